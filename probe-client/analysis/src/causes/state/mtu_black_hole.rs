@@ -1,0 +1,46 @@
+//! `mtu-black-hole`: packets above a size vanish, small ones live, and nobody says so (RFC 2923 section 2.1).
+
+use probe_protocol::cause::Cause;
+use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+
+use crate::causes::{Case, Claim};
+use crate::observation::PathMtu;
+
+pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
+    let holes: Vec<(&PathMtu, u32, u32)> = case
+        .evidence
+        .path_mtu
+        .iter()
+        .filter_map(|search| {
+            let (largest, lost) = (search.largest?, search.smallest_lost?);
+            // Beyond the interface's own MTU nothing was meant to fit.
+            let fits = search.interface.is_none_or(|mtu| lost <= mtu);
+            (search.told.is_none() && fits && largest < lost).then_some((search, largest, lost))
+        })
+        .collect();
+    let (up, down) = (holes.iter().any(|(s, _, _)| s.up), holes.iter().any(|(s, _, _)| !s.up));
+    let direction = match (up, down) {
+        (true, true) => Direction::Both,
+        (true, false) => Direction::Up,
+        (false, true) => Direction::Down,
+        (false, false) => return Vec::new(),
+    };
+    let smallest = holes.iter().map(|(_, largest, _)| *largest).min();
+    let mut claim = Claim::new(Cause::MtuBlackHole, Side::Path)
+        .direction(direction)
+        .probability(0.97)
+        .parameters(Parameters { mtu_bytes: smallest, ..Parameters::default() })
+        .rather_than(Cause::LossyPath, "smaller packets got through at the same time");
+    for (search, largest, lost) in holes {
+        let way = if search.up { "up" } else { "down" };
+        claim.evidence.push(Evidence {
+            flows: vec![case.evidence.name(search.flow)],
+            says: format!(
+                "on the way {way}, packets of {largest} bytes got through and packets of {lost} bytes never did, though \
+                 sent several times; no ICMP message came"
+            ),
+            ..Evidence::default()
+        });
+    }
+    vec![claim]
+}

@@ -1,0 +1,76 @@
+//! What is plainly wrong and cannot be told yet: said as `unexplained`, with what would decide.
+
+pub(super) mod died;
+pub(super) mod dress;
+pub(super) mod silence;
+
+use probe_protocol::cause::Cause;
+use probe_protocol::finding::{Evidence, Side};
+use probe_protocol::wire::hello::Carrier;
+
+use super::{Case, Claim};
+use crate::model::Reach;
+
+/// Transports that do not open and that no claim explains.
+pub(super) fn unopened(case: &Case<'_>, claims: &[Claim]) -> Vec<Claim> {
+    let mut out = Vec::new();
+    for place in case.live_places() {
+        for (carrier, covers) in ROWS {
+            let explained = claims.iter().any(|claim| {
+                claim.covers.contains(carrier) && claim.address.is_none_or(|address| address == place.address)
+            });
+            let reach = place.reach(*carrier);
+            let o = place.of(*carrier);
+            if explained
+                || o.reaches_listener()
+                || matches!(reach, Reach::NotTested | Reach::Open | Reach::Intercepted)
+            {
+                continue;
+            }
+            let words = [
+                (o.silent, "met with silence"),
+                (o.refused, "refused"),
+                (o.cut, "cut"),
+                (o.network_errors.len() as u64, "answered \"unreachable\" by the network"),
+                (o.local_errors.len() as u64, "refused by this computer"),
+                (o.handshake_errors.len() as u64, "failed in the handshake"),
+            ];
+            let tally: Vec<_> =
+                words.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            let says = format!(
+                "{} to {} did not open while other transports did; attempts: {}",
+                carrier.name().to_uppercase(),
+                place.address,
+                if tally.is_empty() { "none ended".to_owned() } else { tally.join(", ") }
+            );
+            out.push(
+                Claim::new(Cause::Unexplained, Side::PathOrEndpoint)
+                    .at(place.address, covers)
+                    .probability(0.9)
+                    .because(Evidence { flows: o.flows.clone(), says, ..Evidence::default() })
+                    .or(
+                        candidates(*carrier),
+                        "more attempts, from several source ports, beside those that open",
+                    ),
+            );
+        }
+    }
+    out
+}
+
+/// The transports that a user relies on.
+const ROWS: &[(Carrier, &[Carrier])] = &[
+    (Carrier::Tcp, &[Carrier::Tcp]),
+    (Carrier::Tls, &[Carrier::Tls]),
+    (Carrier::Udp, &[Carrier::Udp]),
+    (Carrier::Quic, &[Carrier::Quic]),
+];
+
+fn candidates(carrier: Carrier) -> Vec<Cause> {
+    match carrier {
+        Carrier::Tcp => vec![Cause::TcpRefused, Cause::TcpFiltered, Cause::UnknownProtocolBlocked],
+        Carrier::Tls => vec![Cause::TlsBlocked, Cause::TcpFiltered, Cause::RstInjected],
+        Carrier::Udp => vec![Cause::UdpBlocked, Cause::UnknownProtocolBlocked, Cause::HighEntropyBlocked],
+        Carrier::Quic | Carrier::QuicInverse => vec![Cause::QuicBlocked, Cause::MtuBlackHole],
+    }
+}

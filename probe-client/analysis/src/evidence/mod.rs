@@ -1,0 +1,151 @@
+//! What is kept of the observations: enough for every statistic and every cause, in constant memory per flow.
+
+mod flow;
+mod traffic;
+
+use std::collections::BTreeMap;
+
+use probe_protocol::time::Timestamp;
+
+pub use self::flow::{FlowEvidence, Rewrites};
+pub use self::traffic::{Marks, Traffic};
+use crate::observation::{
+    FlowNo, HostEvent, ListenerRestarted, Moved, Observation, OpeningArrivals, PathMtu, Resolved, RunEnded,
+    RunStarted,
+};
+
+/// Flows at most; what is said of further ones is counted and dropped.
+const MAX_FLOWS: usize = 4096;
+/// Events of one kind at most.
+const MAX_EVENTS: usize = 1024;
+
+/// Everything a run saw, condensed.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The run's start.
+    pub run: Option<RunStarted>,
+    /// The run's end.
+    pub ended: Option<RunEnded>,
+    /// What the target's name led to.
+    pub resolved: Option<Resolved>,
+    /// The flows, by number.
+    pub flows: BTreeMap<FlowNo, FlowEvidence>,
+    /// The latest word on what reached the listener of flows that had not opened: hellos that arrived, of how many.
+    pub hellos: BTreeMap<FlowNo, (u32, u32)>,
+    /// TCP connections that the listener accepted from this client, where it was asked.
+    pub tcp_accepted: Option<u32>,
+    /// Changed sources.
+    pub moves: Vec<Moved>,
+    /// Restarts of the listener.
+    pub restarts: Vec<ListenerRestarted>,
+    /// What the client's host did.
+    pub host: Vec<HostEvent>,
+    /// Searches for the largest packet.
+    pub path_mtu: Vec<PathMtu>,
+    /// Observations that were dropped: of flows that were not announced, or beyond a bound.
+    pub dropped: u64,
+    /// The latest moment that any observation spoke of.
+    pub last: Option<Timestamp>,
+}
+
+impl Evidence {
+    /// Takes one observation. Those of a flow come after its [`Observation::FlowPlanned`].
+    pub fn observe(&mut self, observation: &Observation) {
+        match observation {
+            Observation::RunStarted(o) => {
+                self.saw(o.at);
+                self.run = Some(o.clone());
+            }
+            Observation::Resolved(o) => self.resolved = Some(o.clone()),
+            Observation::FlowPlanned(o) => {
+                self.saw(o.at);
+                if self.flows.len() < MAX_FLOWS {
+                    let start = self.start();
+                    self.flows.entry(o.flow).or_insert_with(|| FlowEvidence::new(o.clone(), start));
+                } else {
+                    self.dropped += 1;
+                }
+            }
+            Observation::Attempt(o) => {
+                self.saw(o.to);
+                self.of_flow(o.flow, |flow| flow.attempt(o));
+            }
+            Observation::FlowOpened(o) => {
+                self.saw(o.at);
+                self.of_flow(o.flow, |flow| flow.open(o));
+            }
+            Observation::Channel(o) => self.of_flow(o.flow, |flow| flow.channel = Some(o.clone())),
+            Observation::Probe(o) => {
+                self.saw(o.reply.map_or(o.sent, |reply| reply.at));
+                self.of_flow(o.flow, |flow| flow.traffic.probe(o));
+            }
+            Observation::Missed(o) => self.of_flow(o.flow, |flow| flow.traffic.missed += o.count),
+            Observation::Rewritten(o) => self.of_flow(o.flow, |flow| flow.rewrites.note(o)),
+            Observation::Datagrams(o) => self.of_flow(o.flow, |flow| flow.datagrams = Some(*o)),
+            Observation::Moved(o) => keep(&mut self.moves, *o, &mut self.dropped),
+            Observation::Arrivals(o) => self.arrivals(o),
+            Observation::Tcp(o) => self.of_flow(o.flow, |flow| flow.tcp = Some(*o)),
+            Observation::PathMtu(o) => keep(&mut self.path_mtu, o.clone(), &mut self.dropped),
+            Observation::Host(o) => {
+                self.saw(o.to);
+                keep(&mut self.host, o.clone(), &mut self.dropped);
+            }
+            Observation::ListenerRestarted(o) => {
+                self.saw(o.at);
+                keep(&mut self.restarts, *o, &mut self.dropped);
+                self.flows.values_mut().for_each(|flow| flow.traffic.listener_clock_changed());
+            }
+            Observation::FlowEnded(o) => {
+                self.saw(o.at);
+                self.of_flow(o.flow, |flow| flow.ended = Some(o.clone()));
+            }
+            Observation::RunEnded(o) => {
+                self.saw(o.at);
+                self.ended = Some(o.clone());
+            }
+        }
+    }
+
+    /// When the run began; zero before that is known.
+    pub fn start(&self) -> Timestamp {
+        self.run.as_ref().map_or(Timestamp::ZERO, |run| run.at)
+    }
+
+    /// Seconds from the run's start to a moment.
+    pub fn seconds(&self, at: Timestamp) -> f64 {
+        at.since(self.start()).as_secs_f64()
+    }
+
+    /// A flow's name.
+    pub fn name(&self, flow: FlowNo) -> String {
+        self.flows.get(&flow).map_or_else(|| format!("flow {}", flow.0), |f| f.plan.name.clone())
+    }
+
+    fn saw(&mut self, at: Timestamp) {
+        self.last = self.last.max(Some(at));
+    }
+
+    fn of_flow(&mut self, flow: FlowNo, note: impl FnOnce(&mut FlowEvidence)) {
+        match self.flows.get_mut(&flow) {
+            Some(flow) => note(flow),
+            None => self.dropped += 1,
+        }
+    }
+
+    fn arrivals(&mut self, o: &OpeningArrivals) {
+        for (flow, arrived, sent) in &o.udp {
+            if self.flows.contains_key(flow) {
+                self.hellos.insert(*flow, (*arrived, *sent));
+            }
+        }
+        self.tcp_accepted = o.tcp_accepted.or(self.tcp_accepted);
+    }
+}
+
+fn keep<T>(list: &mut Vec<T>, item: T, dropped: &mut u64) {
+    if list.len() < MAX_EVENTS {
+        list.push(item);
+    } else {
+        *dropped += 1;
+    }
+}

@@ -1,0 +1,307 @@
+//! What is kept of one flow's probes.
+
+use std::collections::BTreeMap;
+
+use probe_protocol::time::Timestamp;
+
+use crate::observation::{Excluded, Fate, Probe, ProbeReply};
+use crate::stats::histogram::Histogram;
+use crate::stats::ipdv::Ipdv;
+use crate::stats::jitter::Jitter;
+use crate::stats::loss::LossPeriods;
+use crate::stats::offset::{ClockOffset, RoundTrip};
+use crate::stats::reordering::Reordering;
+use crate::stats::resequence::Resequencer;
+use crate::stats::timeline::{Counts, Timeline};
+
+/// Arrivals held back to be put into order by time.
+const HELD_ARRIVALS: usize = 256;
+/// Probes held back to be put into order by number: the fate of a lost one is known seconds later.
+const HELD_PROBES: usize = 2048;
+/// Different pairs of marks kept.
+const MAX_MARKS: usize = 256;
+
+/// The probes of one flow, condensed. `sent = received + lost + excluded`.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    /// Probes handed to the system, or meant to be.
+    pub sent: u64,
+    /// Counts of all that are not excluded.
+    pub counts: Counts,
+    /// The same over time, by when they were sent.
+    pub timeline: Timeline,
+    /// Replies beyond the first.
+    pub duplicates: u64,
+    /// Probes that reached the listener twice or more.
+    pub duplicated_up: u64,
+    /// Replies that came after the reply to a later probe.
+    pub reordered: u64,
+    /// Not counted, by reason.
+    pub excluded: BTreeMap<&'static str, u64>,
+    /// Due and not sent.
+    pub missed: u64,
+    /// Round trips as the wire saw them, nanoseconds: kernel timestamps at both ends, the listener's dwell taken out.
+    pub wire: Histogram,
+    /// Round trips as the application saw them, nanoseconds: from the send call to the read.
+    pub app: Histogram,
+    /// Delay variation on the way up.
+    pub ipdv_up: Ipdv,
+    /// Delay variation on the way down.
+    pub ipdv_down: Ipdv,
+    /// How late probes were sent, nanoseconds.
+    pub send_error: Histogram,
+    /// Order and jitter of arrivals at the listener.
+    pub up: Arrivals,
+    /// Order and jitter of arrivals here.
+    pub down: Arrivals,
+    /// Loss periods on the way up.
+    pub loss_up: LossPeriods,
+    /// Loss periods on the way down.
+    pub loss_down: LossPeriods,
+    /// Round trips of probes whose successor was lost, nanoseconds.
+    pub before_loss: Histogram,
+    /// The clocks of both ends.
+    pub clock: ClockOffset,
+    /// TTL of arrivals at the listener.
+    pub ttl_up: BTreeMap<u8, u64>,
+    /// TTL of arrivals here.
+    pub ttl_down: BTreeMap<u8, u64>,
+    /// TOS bytes on the way up.
+    pub tos_up: Marks,
+    /// TOS bytes on the way down.
+    pub tos_down: Marks,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// When the first probe was sent.
+    pub first: Option<Timestamp>,
+    /// When the last probe was sent.
+    pub last: Option<Timestamp>,
+    by_number: Resequencer<(u64, u8, u64)>,
+    before: Option<(u64, u64)>,
+}
+
+/// How often a TOS byte was sent as one value and received as another.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    /// Sent and received value, and how often.
+    pub seen: BTreeMap<(u8, u8), u64>,
+}
+
+impl Marks {
+    fn note(&mut self, sent: u8, got: Option<u8>) {
+        let Some(got) = got else { return };
+        if self.seen.len() < MAX_MARKS || self.seen.contains_key(&(sent, got)) {
+            *self.seen.entry((sent, got)).or_default() += 1;
+        }
+    }
+}
+
+/// One direction's arrivals, in their order.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    held: Resequencer<(Timestamp, u64, i64)>,
+    /// Who overtook whom.
+    pub reordering: Reordering,
+    /// The jitter.
+    pub jitter: Jitter,
+}
+
+impl Arrivals {
+    fn new() -> Self {
+        Self {
+            held: Resequencer::new(HELD_ARRIVALS),
+            reordering: Reordering::default(),
+            jitter: Jitter::default(),
+        }
+    }
+
+    fn push(&mut self, at: Timestamp, seq: u64, transit: i64) {
+        if let Some((_, seq, transit)) = self.held.push((at, seq, transit)) {
+            self.settle(seq, transit);
+        }
+    }
+
+    fn settle(&mut self, seq: u64, transit: i64) {
+        self.reordering.push(seq);
+        self.jitter.push(transit);
+    }
+
+    fn flush(&mut self) {
+        let held: Vec<_> = self.held.drain().collect();
+        for (_, seq, transit) in held {
+            self.settle(seq, transit);
+        }
+    }
+}
+
+const RECEIVED: u8 = 0;
+const LOST_UP: u8 = 1;
+const LOST_DOWN: u8 = 2;
+const LOST_UNKNOWN: u8 = 3;
+
+impl Traffic {
+    pub(super) fn new(run_start: Timestamp) -> Self {
+        Self {
+            sent: 0,
+            counts: Counts::default(),
+            timeline: Timeline::new(run_start),
+            duplicates: 0,
+            duplicated_up: 0,
+            reordered: 0,
+            excluded: BTreeMap::new(),
+            missed: 0,
+            wire: Histogram::default(),
+            app: Histogram::default(),
+            ipdv_up: Ipdv::default(),
+            ipdv_down: Ipdv::default(),
+            send_error: Histogram::default(),
+            up: Arrivals::new(),
+            down: Arrivals::new(),
+            loss_up: LossPeriods::default(),
+            loss_down: LossPeriods::default(),
+            before_loss: Histogram::default(),
+            clock: ClockOffset::default(),
+            ttl_up: BTreeMap::new(),
+            ttl_down: BTreeMap::new(),
+            tos_up: Marks::default(),
+            tos_down: Marks::default(),
+            bytes: 0,
+            first: None,
+            last: None,
+            by_number: Resequencer::new(HELD_PROBES),
+            before: None,
+        }
+    }
+
+    pub(super) fn probe(&mut self, probe: &Probe) {
+        self.sent += 1;
+        self.first = Some(self.first.map_or(probe.sent, |first| first.min(probe.sent)));
+        self.last = self.last.max(Some(probe.sent));
+        if let Fate::Excluded(why) = probe.fate {
+            *self.excluded.entry(excluded_name(why)).or_default() += 1;
+            return;
+        }
+        self.bytes += u64::from(probe.size);
+        self.send_error.add(nanos(probe.sent.since(probe.scheduled)));
+        let mut counts = Counts { sent: 1, ..Counts::default() };
+        let fate = match probe.fate {
+            Fate::Received => {
+                counts.received = 1;
+                RECEIVED
+            }
+            Fate::LostUp => {
+                counts.lost_up = 1;
+                LOST_UP
+            }
+            Fate::LostDown => {
+                counts.lost_down = 1;
+                LOST_DOWN
+            }
+            Fate::LostUnknown | Fate::Excluded(_) => {
+                counts.lost_unknown = 1;
+                LOST_UNKNOWN
+            }
+        };
+        self.timeline.add(probe.sent, &counts);
+        self.counts.add(&counts);
+        self.duplicates += u64::from(probe.extra_replies);
+        let delay = probe.reply.as_ref().map_or(0, |reply| self.reply(probe, reply));
+        if let Some(settled) = self.by_number.push((probe.seq, fate, delay)) {
+            self.settle(settled);
+        }
+    }
+
+    /// Takes note of a reply; answers its round trip, nanoseconds.
+    fn reply(&mut self, probe: &Probe, reply: &ProbeReply) -> u64 {
+        self.reordered += u64::from(reply.reordered);
+        self.duplicated_up += u64::from(reply.duplicated_up);
+        let back = reply.kernel.unwrap_or(reply.at);
+        let answered = reply.listener_arrived + reply.dwell;
+        let trip = RoundTrip { t1: probe.sent, t2: reply.listener_arrived, t3: answered, t4: back };
+        if reply.kernel.is_some() && reply.listener_kernel {
+            self.wire.add(trip.path_nanos());
+        }
+        self.app.add(nanos(reply.at.since(probe.sent)));
+        let (up, down) = (trip.t2.signed_since(trip.t1), trip.t4.signed_since(trip.t3));
+        self.ipdv_up.push(probe.seq, up);
+        self.ipdv_down.push(probe.seq, down);
+        self.up.push(trip.t2, probe.seq, up);
+        self.down.push(trip.t4, probe.seq, down);
+        self.clock.push(trip);
+        if let Some(ttl) = reply.ttl_up {
+            *self.ttl_up.entry(ttl).or_default() += 1;
+        }
+        if let Some(ttl) = reply.ttl_down {
+            *self.ttl_down.entry(ttl).or_default() += 1;
+        }
+        self.tos_up.note(reply.tos_sent, reply.tos_up);
+        self.tos_down.note(reply.tos_asked, reply.tos_down);
+        trip.path_nanos()
+    }
+
+    fn settle(&mut self, (seq, fate, delay): (u64, u8, u64)) {
+        self.loss_up.push(fate == LOST_UP);
+        // What was lost on the way up says nothing of the way down.
+        if fate != LOST_UP {
+            self.loss_down.push(fate == LOST_DOWN);
+        }
+        if fate == RECEIVED {
+            self.before = Some((seq, delay));
+        } else if let Some((before, delay)) = self.before.take()
+            && before + 1 == seq
+        {
+            self.before_loss.add(delay);
+        }
+    }
+
+    pub(super) fn listener_clock_changed(&mut self) {
+        self.up.flush();
+        self.down.flush();
+        self.up.jitter.reset();
+        self.down.jitter.reset();
+        self.ipdv_up.reset();
+        self.ipdv_down.reset();
+        self.clock.reset();
+    }
+
+    /// The same with everything counted that was still held back.
+    pub fn finished(&self) -> Self {
+        let mut done = self.clone();
+        done.up.flush();
+        done.down.flush();
+        let held: Vec<_> = done.by_number.drain().collect();
+        held.into_iter().for_each(|settled| done.settle(settled));
+        done.clock.close();
+        done
+    }
+
+    /// All that are not counted.
+    pub fn excluded_total(&self) -> u64 {
+        self.excluded.values().sum()
+    }
+
+    /// Round trips of the better clock: as the wire saw them where the kernels' stamps are there, else as the
+    /// application did.
+    pub fn round_trips(&self) -> &Histogram {
+        if self.has_kernel_clock() { &self.wire } else { &self.app }
+    }
+
+    /// Whether nearly all round trips have the kernels' stamps at both ends.
+    pub fn has_kernel_clock(&self) -> bool {
+        self.wire.count() > 0 && self.wire.count() * 10 >= self.app.count() * 9
+    }
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn excluded_name(why: Excluded) -> &'static str {
+    match why {
+        Excluded::SendFailed => "send-failed",
+        Excluded::Suspended => "suspended",
+        Excluded::ReceiveOverflow => "receive-overflow",
+        Excluded::ListenerOverflow => "listener-overflow",
+        Excluded::RunEnded => "run-ended",
+    }
+}

@@ -1,0 +1,143 @@
+//! Quantiles of many values in little memory.
+//!
+//! Buckets grow with the value: each is at most 1/256 of its value wide, so a quantile is off by at most 0.2 %. Only buckets
+//! that hold something take memory (16 bytes each, at most 14,592 of them), since a night has thousands of short flows.
+
+/// Values up to this are kept exactly.
+const EXACT: u64 = 512;
+/// Buckets per doubling, as a power of two.
+const SUB_BITS: u32 = 8;
+
+/// Counts of unsigned values, usually nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// Bucket and count, by bucket.
+    buckets: Vec<(u16, u64)>,
+    count: u64,
+    min: u64,
+    max: u64,
+}
+
+fn bucket_of(value: u64) -> u16 {
+    if value < EXACT {
+        return value as u16;
+    }
+    let exponent = 63 - value.leading_zeros();
+    let sub = (value >> (exponent - SUB_BITS)) & ((1 << SUB_BITS) - 1);
+    (EXACT + u64::from(exponent - SUB_BITS - 1) * (1 << SUB_BITS) + sub) as u16
+}
+
+/// The middle of a bucket.
+fn value_of(bucket: u16) -> u64 {
+    let bucket = u64::from(bucket);
+    if bucket < EXACT {
+        return bucket;
+    }
+    let exponent = (bucket - EXACT) / (1 << SUB_BITS) + u64::from(SUB_BITS) + 1;
+    let sub = (bucket - EXACT) % (1 << SUB_BITS);
+    let width = 1 << (exponent - u64::from(SUB_BITS));
+    (1 << exponent) + sub * width + width / 2
+}
+
+impl Histogram {
+    /// Adds a value.
+    pub fn add(&mut self, value: u64) {
+        let bucket = bucket_of(value);
+        match self.buckets.binary_search_by_key(&bucket, |(b, _)| *b) {
+            Ok(at) => self.buckets[at].1 += 1,
+            Err(at) => self.buckets.insert(at, (bucket, 1)),
+        }
+        self.min = if self.count == 0 { value } else { self.min.min(value) };
+        self.max = self.max.max(value);
+        self.count += 1;
+    }
+
+    /// Adds all that another one holds.
+    pub fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        for (bucket, n) in &other.buckets {
+            match self.buckets.binary_search_by_key(bucket, |(b, _)| *b) {
+                Ok(at) => self.buckets[at].1 += n,
+                Err(at) => self.buckets.insert(at, (*bucket, *n)),
+            }
+        }
+        self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
+        self.max = self.max.max(other.max);
+        self.count += other.count;
+    }
+
+    /// How many values it holds.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The smallest value, exactly.
+    pub fn min(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.min)
+    }
+
+    /// The largest value, exactly.
+    pub fn max(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.max)
+    }
+
+    /// The value of nearest rank: the smallest one that at least the share `q` (0 to 1) of all do not exceed.
+    pub fn quantile(&self, q: f64) -> Option<u64> {
+        let rank = ((q.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).max(1);
+        let mut below = 0;
+        self.buckets.iter().find_map(|(bucket, n)| {
+            below += n;
+            (below >= rank).then(|| value_of(*bucket).clamp(self.min, self.max))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn quantiles_agree_with_sorting(
+            mut values in proptest::collection::vec((0u32..60, any::<u64>()).prop_map(|(s, v)| v >> s), 1..200),
+            q in 0.0f64..=1.0,
+        ) {
+            let mut histogram = Histogram::default();
+            values.iter().for_each(|v| histogram.add(*v));
+            values.sort_unstable();
+            let rank = ((q * values.len() as f64).ceil() as usize).max(1);
+            let exact = values[rank - 1];
+            let got = histogram.quantile(q).unwrap();
+            prop_assert!(got.abs_diff(exact) <= exact / 256, "{} for {}", got, exact);
+            prop_assert_eq!(histogram.min(), values.first().copied());
+            prop_assert_eq!(histogram.max(), values.last().copied());
+        }
+
+        #[test]
+        fn merging_is_adding_all(a in proptest::collection::vec(0u64..1_000_000, 0..60), b in proptest::collection::vec(0u64..1_000_000, 0..60)) {
+            let fill = |values: &[u64]| {
+                let mut h = Histogram::default();
+                values.iter().for_each(|v| h.add(*v));
+                h
+            };
+            let mut merged = fill(&a);
+            merged.merge(&fill(&b));
+            prop_assert_eq!(merged, fill(&[a, b].concat()));
+        }
+
+        #[test]
+        fn every_value_is_in_its_own_bucket(value: u64) {
+            prop_assert_eq!(bucket_of(value_of(bucket_of(value))), bucket_of(value));
+        }
+    }
+
+    #[test]
+    fn an_empty_one_has_no_quantile() {
+        assert_eq!(Histogram::default().quantile(0.5), None);
+        assert_eq!(Histogram::default().max(), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! Puts settled probes back into an order (of arrival, or of sequence numbers): they are settled as their fate becomes
+//! known, and a lost one's fate is known late.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Holds back the latest items so that they can be handed out by key. What comes more than the capacity late is handed
+/// out late.
+#[derive(Clone, Debug)]
+pub struct Resequencer<T> {
+    held: BinaryHeap<Reverse<T>>,
+    capacity: usize,
+}
+
+impl<T: Ord> Resequencer<T> {
+    /// Holds back at most `capacity` items.
+    pub fn new(capacity: usize) -> Self {
+        Self { held: BinaryHeap::new(), capacity }
+    }
+
+    /// Takes an item; hands out the smallest one where there are too many.
+    pub fn push(&mut self, item: T) -> Option<T> {
+        self.held.push(Reverse(item));
+        if self.held.len() > self.capacity { self.held.pop().map(|Reverse(item)| item) } else { None }
+    }
+
+    /// Hands out the rest, by key.
+    pub fn drain(&mut self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.held.pop().map(|Reverse(item)| item))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_not_too_late_comes_out_in_order(late in proptest::collection::vec(0u64..8, 0..200)) {
+            // Item n is handed in `late[n]` places after its turn.
+            let mut order: Vec<(u64, u64)> = late.iter().enumerate().map(|(n, l)| (n as u64 + l, n as u64)).collect();
+            order.sort_unstable();
+            let mut resequencer = Resequencer::new(8);
+            let mut out: Vec<u64> = order.iter().filter_map(|(_, n)| resequencer.push(*n)).collect();
+            out.extend(resequencer.drain());
+            prop_assert_eq!(out, (0..late.len() as u64).collect::<Vec<_>>());
+        }
+    }
+}

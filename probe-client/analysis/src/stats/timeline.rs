@@ -1,0 +1,121 @@
+//! Counts over time in constant memory: blocks of half a second, which double in length when there are too many.
+
+use std::time::Duration;
+
+use probe_protocol::time::Timestamp;
+
+/// Blocks at most.
+const MAX_BLOCKS: usize = 1024;
+/// Length of a block at first.
+const FIRST_LENGTH: Duration = Duration::from_millis(500);
+
+/// What happened to the probes that were sent within one block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sent, and not excluded.
+    pub sent: u64,
+    /// A reply came.
+    pub received: u64,
+    /// Lost on the way up.
+    pub lost_up: u64,
+    /// Lost on the way down.
+    pub lost_down: u64,
+    /// Lost, the direction unknown.
+    pub lost_unknown: u64,
+}
+
+impl Counts {
+    /// All that were lost.
+    pub fn lost(&self) -> u64 {
+        self.lost_up + self.lost_down + self.lost_unknown
+    }
+
+    /// Adds other counts to these.
+    pub fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.lost_up += other.lost_up;
+        self.lost_down += other.lost_down;
+        self.lost_unknown += other.lost_unknown;
+    }
+}
+
+/// Counts per block since a start.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    start: Timestamp,
+    length: Duration,
+    blocks: Vec<Counts>,
+}
+
+impl Timeline {
+    /// Begins at a moment.
+    pub fn new(start: Timestamp) -> Self {
+        Self { start, length: FIRST_LENGTH, blocks: Vec::new() }
+    }
+
+    /// Adds counts at a moment; what is before the start counts as at the start.
+    pub fn add(&mut self, at: Timestamp, counts: &Counts) {
+        loop {
+            let block = (at.since(self.start).as_nanos() / self.length.as_nanos()) as usize;
+            if block < MAX_BLOCKS {
+                if self.blocks.len() <= block {
+                    self.blocks.resize(block + 1, Counts::default());
+                }
+                self.blocks[block].add(counts);
+                return;
+            }
+            self.halve();
+        }
+    }
+
+    fn halve(&mut self) {
+        self.length *= 2;
+        self.blocks = self
+            .blocks
+            .chunks(2)
+            .map(|pair| {
+                let mut sum = Counts::default();
+                pair.iter().for_each(|counts| sum.add(counts));
+                sum
+            })
+            .collect();
+    }
+
+    /// Start and counts of each block, in order.
+    pub fn blocks(&self) -> impl Iterator<Item = (Timestamp, &Counts)> {
+        self.blocks.iter().enumerate().map(|(n, counts)| (self.start + self.length * n as u32, counts))
+    }
+
+    /// Length of a block.
+    pub fn block_length(&self) -> Duration {
+        self.length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_all_stands_where_it_happened(seconds in proptest::collection::vec(0u64..10_000, 0..50)) {
+            let mut timeline = Timeline::new(Timestamp(5));
+            let one = Counts { sent: 1, ..Counts::default() };
+            for s in &seconds {
+                timeline.add(Timestamp(5) + Duration::from_secs(*s), &one);
+            }
+            prop_assert!(timeline.blocks.len() <= MAX_BLOCKS);
+            let length = timeline.block_length();
+            for (start, counts) in timeline.blocks() {
+                let within = seconds.iter().filter(|s| {
+                    let at = Timestamp(5) + Duration::from_secs(**s);
+                    at >= start && at < start + length
+                });
+                prop_assert_eq!(counts.sent, within.count() as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What happened when.
+
+use probe_protocol::cause::Cause;
+use probe_protocol::finding::Direction;
+use probe_protocol::time::Timestamp;
+
+use super::facts::wall;
+use crate::causes::Case;
+use crate::evidence::Traffic;
+use crate::model::Event;
+use crate::observation::{HostEvent, HostFault};
+
+/// A block in which at least this share of a flow's probes was lost is an event.
+const LOSS_SHARE: f64 = 0.5;
+/// And at least so many of them.
+const LOSS_PACKETS: u64 = 5;
+
+pub(super) fn events(case: &Case<'_>) -> Vec<Event> {
+    let mut events = Vec::new();
+    for (flow, traffic) in &case.flows {
+        losses(case, &flow.plan.name, traffic, &mut events);
+    }
+    for moved in &case.evidence.moves {
+        let cause =
+            if moved.old.ip() == moved.new.ip() { Cause::NatRebinding } else { Cause::AddressChanged };
+        let says = format!("the source became {} (it was {})", moved.new, moved.old);
+        let flows = vec![case.evidence.name(moved.flow)];
+        events.push(Event { flows, cause: Some(cause), ..at(case, "moved", moved.at, moved.at, says) });
+    }
+    for restart in &case.evidence.restarts {
+        let says = "the listener was started anew".to_owned();
+        let event = at(case, "listener-restarted", restart.last_seen, restart.at, says);
+        events.push(Event { cause: Some(Cause::ListenerRestarted), ..event });
+    }
+    events.extend(case.evidence.host.iter().map(|event| host(case, event)));
+    events.sort_by(|a, b| a.from_s.total_cmp(&b.from_s));
+    events
+}
+
+fn at(case: &Case<'_>, kind: &'static str, from: Timestamp, to: Timestamp, says: String) -> Event {
+    let seconds = |at| (case.evidence.seconds(at) * 1000.0).round() / 1000.0;
+    Event {
+        kind,
+        from_s: seconds(from),
+        to_s: seconds(to),
+        from: wall(case.evidence, from),
+        to: wall(case.evidence, to),
+        flows: Vec::new(),
+        direction: None,
+        lost: None,
+        cause: None,
+        says,
+    }
+}
+
+/// Stretches of blocks in which most was lost.
+fn losses(case: &Case<'_>, name: &str, traffic: &Traffic, events: &mut Vec<Event>) {
+    let length = traffic.timeline.block_length();
+    let mut open: Option<(Timestamp, Timestamp, crate::stats::timeline::Counts)> = None;
+    let mut close = |open: Option<(Timestamp, Timestamp, crate::stats::timeline::Counts)>| {
+        let Some((from, to, counts)) = open else { return };
+        let direction = match (counts.lost_up > 0, counts.lost_down > 0) {
+            (true, false) => Some(Direction::Up),
+            (false, true) => Some(Direction::Down),
+            (true, true) => Some(Direction::Both),
+            (false, false) => None,
+        };
+        let says = format!("{} of {} packets were lost", counts.lost(), counts.sent);
+        let flows = vec![name.to_owned()];
+        events.push(Event {
+            flows,
+            direction,
+            lost: Some(counts.lost()),
+            ..at(case, "loss", from, to, says)
+        });
+    };
+    for (start, counts) in traffic.timeline.blocks() {
+        let bad = counts.lost() >= LOSS_PACKETS && counts.lost() as f64 >= LOSS_SHARE * counts.sent as f64;
+        match (&mut open, bad) {
+            (Some((_, to, sum)), true) => {
+                *to = start + length;
+                sum.add(counts);
+            }
+            (None, true) => open = Some((start, start + length, *counts)),
+            (Some(_) | None, false) => close(open.take()),
+        }
+    }
+    close(open);
+}
+
+fn host(case: &Case<'_>, event: &HostEvent) -> Event {
+    let (kind, cause, says) = match &event.what {
+        HostFault::Suspended => {
+            ("suspended", Some(Cause::ClientSuspended), "this computer was asleep".to_owned())
+        }
+        HostFault::ClockStepped(ns) => (
+            "clock-stepped",
+            Some(Cause::ClockStepped),
+            format!("this computer's clock was set by {:+.3} s", *ns as f64 / 1e9),
+        ),
+        HostFault::Stalled => ("stalled", None, "this computer was too busy to measure".to_owned()),
+        HostFault::ReceiveOverflow(n) => {
+            ("receive-overflow", None, format!("this computer had no room for {n} packets that had arrived"))
+        }
+        HostFault::SendFailed(says) => {
+            ("send-failed", None, format!("this computer refused to send: {says}"))
+        }
+    };
+    Event { cause, ..at(case, kind, event.from, event.to, says) }
+}

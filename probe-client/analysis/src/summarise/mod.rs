@@ -1,0 +1,49 @@
+//! From evidence to the analysis: each part of the output in its own file.
+
+mod events;
+mod facts;
+mod flows;
+mod instrument;
+mod path;
+pub(crate) mod reach;
+mod verdict;
+
+use crate::causes::{self, Case};
+use crate::evidence::Evidence;
+use crate::model::{Analysis, Reachability, Refused};
+
+/// Judges a run. A pure function of the evidence: the same evidence gives the same analysis.
+pub fn analyse(evidence: &Evidence) -> Analysis {
+    let case = Case::new(evidence);
+    let findings = causes::judge(&case);
+    let reachability =
+        reach::best(&case.places).map_or_else(Reachability::default, reach::Place::reachability);
+    let run = facts::run(evidence);
+    let refused = refused(&case);
+    let verdict = verdict::verdict(&run, refused.as_ref(), &reachability, &findings, case.port());
+    Analysis {
+        verdict,
+        reachability,
+        reachability_by_address: reach::by_address(&case.places),
+        path: path::path(&case),
+        flows: flows::flows(&case),
+        events: events::events(&case),
+        path_mtu: facts::path_mtu(evidence),
+        clock: facts::clock(&case),
+        instrument: instrument::instrument(&case, run.local),
+        run,
+        refused,
+        findings,
+    }
+}
+
+/// The refusal, where nothing opened because of it.
+fn refused(case: &Case<'_>) -> Option<Refused> {
+    if case.opened_anywhere() {
+        return None;
+    }
+    let refusals = case.places.iter().flat_map(|place| place.openings.values()).flat_map(|o| &o.refusals);
+    // One that this version understands says more than one it does not.
+    let (reason, software) = refusals.max_by_key(|(reason, _)| reason.is_some())?;
+    Some(Refused::new(*reason, *software))
+}

@@ -1,0 +1,175 @@
+//! Commands and flags.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use probe_protocol::finding::Severity;
+
+use super::units;
+
+/// Measures what the path to a probe-server does to TCP, TLS, UDP and QUIC, and names the cause.
+#[derive(Debug, Parser)]
+#[command(name = "probe-client", version, about, propagate_version = true, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Says within a minute what gets through to a listener, and what the path does to it.
+    Check(CheckArgs),
+    /// Prints the JSON Schema of what --json prints.
+    Schema,
+    /// Prints a completion script for a shell.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Prints the manual page.
+    Man,
+    #[command(hide = true)]
+    Soak(Later),
+    #[command(hide = true)]
+    Rehearse(Later),
+    #[command(hide = true)]
+    Diagnose(Later),
+    #[command(hide = true)]
+    Report(Later),
+    #[command(hide = true)]
+    Export(Later),
+    #[command(hide = true)]
+    Compare(Later),
+    #[command(hide = true)]
+    Analyze(Later),
+}
+
+impl Command {
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Check(_) => "check",
+            Self::Schema => "schema",
+            Self::Completions { .. } => "completions",
+            Self::Man => "man",
+            Self::Soak(_) => "soak",
+            Self::Rehearse(_) => "rehearse",
+            Self::Diagnose(_) => "diagnose",
+            Self::Report(_) => "report",
+            Self::Export(_) => "export",
+            Self::Compare(_) => "compare",
+            Self::Analyze(_) => "analyze",
+        }
+    }
+}
+
+/// Whatever is said to a command that this version does not have.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(super) struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _any: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// HOST, HOST:PORT, [IPV6]:PORT, or the invite that the admin sent (probe://...). The port is 8886 where none is
+    /// given. An invite may also come from PROBE_KEY or --key-file.
+    #[arg(env = "PROBE_TARGET", hide_env_values = true, conflicts_with = "local")]
+    pub(super) target: Option<String>,
+
+    /// Starts a listener in this program and checks over loopback: needs nothing else, and shows what the instrument
+    /// itself adds.
+    #[arg(long, env = "PROBE_LOCAL", value_parser = BoolishValueParser::new())]
+    pub(super) local: bool,
+
+    /// Stops after reachability: within 10 seconds.
+    #[arg(long, env = "PROBE_QUICK", value_parser = BoolishValueParser::new(), conflicts_with = "full")]
+    pub(super) quick: bool,
+
+    /// Longer experiments. Not in this version.
+    #[arg(long, env = "PROBE_FULL", value_parser = BoolishValueParser::new(), hide = true)]
+    pub(super) full: bool,
+
+    /// Prints the report as one JSON document (its schema: `probe-client schema`).
+    #[arg(long, env = "PROBE_JSON", value_parser = BoolishValueParser::new())]
+    pub(super) json: bool,
+
+    /// Records the run. Not in this version.
+    #[arg(long, env = "PROBE_OUT", value_name = "FILE.probe", hide = true)]
+    pub(super) out: Option<PathBuf>,
+
+    /// Leaves out the load. This version sends none in any case.
+    #[arg(long, env = "PROBE_NO_LOAD", value_parser = BoolishValueParser::new())]
+    pub(super) no_load: bool,
+
+    /// Largest rate of load, in bits per second: 500k, 20M, 1G. This version sends no load.
+    #[arg(long, env = "PROBE_RATE", value_name = "BITS", value_parser = units::bits)]
+    pub(super) rate: Option<u64>,
+
+    /// Ends with status 1 where something of this severity or above is found.
+    #[arg(long, env = "PROBE_FAIL_ON", value_name = "SEVERITY", default_value = "degraded")]
+    pub(super) fail_on: FailOn,
+
+    /// Keeps the verdict here instead of handing it to the listener.
+    #[arg(long, env = "PROBE_NO_HAND_IN", value_parser = BoolishValueParser::new())]
+    pub(super) no_hand_in: bool,
+
+    /// Hides addresses and names in what is shown and handed in.
+    #[arg(long, env = "PROBE_REDACT", value_parser = BoolishValueParser::new())]
+    pub(super) redact: bool,
+
+    /// A file with the invite, or with the part of it after #.
+    #[arg(long, env = "PROBE_KEY_FILE", value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
+}
+
+/// A severity on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FailOn {
+    /// Anything at all.
+    Info,
+    /// The product will work badly or stop at times.
+    Degraded,
+    /// The product will not work.
+    Blocking,
+}
+
+impl From<FailOn> for Severity {
+    fn from(fail_on: FailOn) -> Self {
+        match fail_on {
+            FailOn::Info => Self::Info,
+            FailOn::Degraded => Self::Degraded,
+            FailOn::Blocking => Self::Blocking,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_flag_has_its_variable() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        let check = command.find_subcommand("check").unwrap();
+        for arg in check.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
+            let expected = format!("PROBE_{}", arg.get_id().as_str().to_uppercase());
+            assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
+        }
+    }
+
+    #[test]
+    fn severities_are_those_of_findings() {
+        for fail_on in FailOn::value_variants() {
+            let name = serde_json::to_string(&Severity::from(*fail_on)).unwrap();
+            assert_eq!(name.trim_matches('"'), fail_on.to_possible_value().unwrap().get_name());
+        }
+    }
+}

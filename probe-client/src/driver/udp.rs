@@ -1,0 +1,99 @@
+//! UDP flows: one connected socket each, so that each has a source port of its own and hears its ICMP errors.
+
+use std::io;
+use std::net::SocketAddr;
+
+use probe_analysis::observation::{FlowNo, HostFault};
+use probe_net::clock;
+use probe_net::udp::{Fault, Outgoing, RecvBatch, UdpOptions, UdpSocket};
+use probe_net::wait::{Interest, Poller};
+
+use super::host::HostWatch;
+use crate::engine::{Arrived, Engine, Event, SendError};
+
+/// Most system calls spent on one socket before the others have their turn.
+const MAX_READS: usize = 4;
+
+pub(super) struct UdpFlow {
+    socket: UdpSocket,
+    to: SocketAddr,
+    drops: u32,
+}
+
+impl UdpFlow {
+    pub(super) fn open(to: SocketAddr, poller: &Poller, flow: FlowNo) -> io::Result<(Self, SocketAddr)> {
+        let mut options = UdpOptions::towards(to);
+        options.errors = true;
+        let mut socket = UdpSocket::bind(&options)?;
+        socket.connect(to)?;
+        let source = socket.local_addr()?;
+        poller.add(&socket, u64::from(flow.0), Interest::READ)?;
+        Ok((Self { socket, to, drops: 0 }, source))
+    }
+
+    pub(super) fn close(&self, poller: &Poller) {
+        // The socket goes away with its owner; a poller that no longer knows it is as good.
+        let _ = poller.remove(&self.socket);
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "faults may be added at any time")]
+    pub(super) fn send(&self, wire: &[u8], tos: u8) -> Result<(), SendError> {
+        let datagram = Outgoing { tos: (tos != 0).then_some(tos), ..Outgoing::new(wire, self.to) };
+        self.socket.send(&datagram).map_err(|fault| {
+            let says = fault.to_string();
+            match fault {
+                Fault::TooBig => SendError::TooLong,
+                Fault::WouldBlock | Fault::NoBuffers => SendError::NoRoom,
+                Fault::Unreachable | Fault::Refused => SendError::Unreachable(says),
+                _ => SendError::Other(says),
+            }
+        })
+    }
+
+    pub(super) fn take_in(
+        &mut self,
+        flow: FlowNo,
+        failed: bool,
+        batch: &mut RecvBatch,
+        host: &mut HostWatch,
+        engine: &mut Engine,
+    ) {
+        for _ in 0..MAX_READS {
+            let count = match self.socket.recv(batch) {
+                Ok(count) => count,
+                Err(_) => break,
+            };
+            let at = clock::now();
+            host.pair();
+            for datagram in batch.datagrams() {
+                let (kernel, ttl, tos) =
+                    (host.kernel(datagram.meta.kernel), datagram.meta.ttl, datagram.meta.tos);
+                if let Some(drops) = datagram.meta.drops {
+                    let more = drops.wrapping_sub(self.drops);
+                    self.drops = drops;
+                    if more > 0 {
+                        engine.handle_host(at, at, HostFault::ReceiveOverflow(more));
+                    }
+                }
+                let arrived = Arrived { bytes: datagram.bytes, at, kernel, ttl, tos };
+                engine.handle(at, flow, Event::Datagram(arrived));
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        if failed {
+            // Bounded: the queue of errors is fed by the network.
+            for _ in 0..64 {
+                let Some(error) = self.socket.take_error() else { break };
+                let event = Event::NetworkError {
+                    refused: error.fault == Fault::Refused,
+                    by: error.offender,
+                    mtu: error.mtu,
+                    says: error.fault.to_string(),
+                };
+                engine.handle(clock::now(), flow, event);
+            }
+        }
+    }
+}

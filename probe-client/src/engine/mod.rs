@@ -1,0 +1,541 @@
+//! The engine executes a plan. It is sans-IO: events and the time go in, things to do and the next deadline come out.
+//!
+//! It has four kinds of methods: `handle*` put in what happened; `poll_*` take out what is to be done, until they
+//! return none; `next_deadline` says when to call [`Engine::handle_timeout`] again; the rest only look. It never reads
+//! a clock: `now` may not go back from one call to the next.
+//!
+//! | File | holds |
+//! | --- | --- |
+//! | `flow` | one flow: its state, its keys, its probes under way |
+//! | `opening` | from a connection to an open flow |
+//! | `probing` | sending probes and taking in replies |
+//! | `control` | requests to the listener, over whichever flow is alive |
+//! | `settle` | what became of each probe |
+//! | `mtu` | the search for the largest packet |
+//! | `foreign` | what something that is not ours looks like |
+
+mod control;
+mod flow;
+mod foreign;
+mod mtu;
+mod opening;
+mod probing;
+mod settle;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use probe_analysis::observation::{FlowNo, HostEvent, HostFault, Observation, RunEnded, RunStarted};
+use probe_protocol::control::TcpFacts;
+use probe_protocol::invite::Invite;
+use probe_protocol::time::{Timestamp, WallTime};
+use probe_protocol::wire::hello::{Carrier, HelloKeys, SessionId};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use self::control::Requests;
+use self::flow::Flow;
+use crate::plan::Plan;
+
+/// What happened, for [`Engine::handle`].
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A connection that [`Action::Connect`] asked for is there; for UDP, the socket is.
+    Connected {
+        /// Its local address.
+        source: SocketAddr,
+        /// Time that TCP's own handshake took.
+        connect: Option<Duration>,
+        /// What TLS or QUIC agreed on.
+        channel: Option<ChannelFacts>,
+    },
+    /// It could not be had, or is gone.
+    Closed(Closed),
+    /// A datagram arrived.
+    Datagram(Arrived<'a>),
+    /// Bytes of the stream arrived.
+    Bytes {
+        /// The bytes.
+        bytes: &'a [u8],
+        /// When they were read.
+        at: Timestamp,
+    },
+    /// A datagram could not be sent.
+    SendFailed {
+        /// Of the probe it carried; none for other records.
+        seq: Option<u64>,
+        /// Why.
+        why: SendError,
+    },
+    /// The network says something about what was sent earlier.
+    NetworkError {
+        /// It is a refusal: nothing listens on the port.
+        refused: bool,
+        /// Who said so.
+        by: Option<IpAddr>,
+        /// The MTU named in it.
+        mtu: Option<u32>,
+        /// In the system's words.
+        says: String,
+    },
+    /// A UDP datagram of a QUIC connection left or reached the socket.
+    Tapped {
+        /// It left, rather than arrived.
+        sent: bool,
+        /// Its name ([`probe_protocol::control::datagram_hash`]).
+        hash: u32,
+    },
+    /// TCP_INFO, as [`Action::ReadTcp`] asked.
+    Tcp(TcpFacts),
+}
+
+/// A datagram that arrived.
+#[derive(Debug)]
+pub struct Arrived<'a> {
+    /// Its bytes, to be opened in place.
+    pub bytes: &'a mut [u8],
+    /// When the program read it.
+    pub at: Timestamp,
+    /// When the kernel received it.
+    pub kernel: Option<Timestamp>,
+    /// Its TTL or hop limit.
+    pub ttl: Option<u8>,
+    /// Its TOS or traffic class.
+    pub tos: Option<u8>,
+}
+
+/// Why a connection is not, or no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Refused by a reset at once.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// Reset after it was established.
+    Reset,
+    /// Ended in order by the other side.
+    Ended,
+    /// The network said no.
+    Unreachable {
+        /// In the system's words.
+        says: String,
+    },
+    /// The local system said no.
+    Local {
+        /// In the system's words.
+        says: String,
+    },
+    /// TLS or QUIC failed in its own handshake.
+    Handshake {
+        /// In the library's words.
+        says: String,
+    },
+}
+
+/// What a TLS or QUIC channel is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelFacts {
+    /// SHA-256 of the peer's certificate.
+    pub fingerprint: [u8; 32],
+    /// Its issuer.
+    pub issuer: Option<String>,
+    /// The exporter (RFC 9266).
+    pub exporter: [u8; 32],
+}
+
+/// Why a datagram could not be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// Longer than the interface or the path that the system knows of.
+    TooLong,
+    /// The system's buffers are full.
+    NoRoom,
+    /// There is no way there, in the system's words.
+    Unreachable(String),
+    /// Anything else, in the system's words.
+    Other(String),
+}
+
+/// What is to be done beside sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open a connection or socket for a flow; a former one of the flow is gone.
+    Connect {
+        /// Which.
+        flow: FlowNo,
+        /// What kind.
+        carrier: Carrier,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Close it, without an event in return.
+    Disconnect {
+        /// Which.
+        flow: FlowNo,
+    },
+    /// Read TCP_INFO of it.
+    ReadTcp {
+        /// Which.
+        flow: FlowNo,
+    },
+}
+
+/// Bytes to send, from [`Engine::poll_transmit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// On which flow.
+    pub flow: FlowNo,
+    /// As one datagram, rather than as a piece of the stream.
+    pub datagram: bool,
+    /// With this TOS byte.
+    pub tos: u8,
+    /// It carries the probe with this number.
+    pub seq: Option<u64>,
+}
+
+/// Who the client is in this run.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// The run's random id.
+    pub session: SessionId,
+    /// The invite, where there is one.
+    pub invite: Option<Invite>,
+    /// The client's version.
+    pub software: [u8; 3],
+}
+
+/// Why the engine wants to be called at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// A flow's turn to open has come.
+    Open(FlowNo),
+    /// A handshake record may have been lost.
+    Retransmit(FlowNo, u32),
+    /// An attempt to open has taken too long.
+    GiveUp(FlowNo, u32),
+    /// A probe is due.
+    Probe(FlowNo),
+    /// A packet of the search for the path MTU may have been lost.
+    Mtu(FlowNo),
+    /// A request to the listener may have been lost.
+    Request(u64),
+    /// It is time to ask for ledgers.
+    Ledger,
+    /// The listener may have written the verdict to its disk by now.
+    HandIn,
+    /// The phase of the run ends.
+    Phase(Phase),
+}
+
+/// Where the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Flows open.
+    Reach,
+    /// Flows are measured.
+    Measure,
+    /// The last replies come in.
+    Drain,
+    /// The last ledgers come in.
+    Settle,
+    /// All is settled; [`Engine::hand_in`] may follow.
+    Settled,
+    /// The verdict is being handed in.
+    HandIn,
+    /// Nothing more will happen.
+    Done,
+}
+
+/// How often ledgers are asked for while measuring.
+const LEDGER_EVERY: Duration = Duration::from_secs(2);
+/// How long handing in the verdict may take.
+const HAND_IN_LIMIT: Duration = Duration::from_secs(4);
+
+/// Executes a plan. See the [module](self).
+pub struct Engine {
+    plan: Plan,
+    identity: Identity,
+    hello: HelloKeys,
+    public: HelloKeys,
+    rng: ChaCha8Rng,
+    /// The wall clock at the clock's zero, for handshakes.
+    wall_offset: i64,
+    phase: Phase,
+    phase_ends: Timestamp,
+    complete: bool,
+    flows: Vec<Flow>,
+    timers: BinaryHeap<Reverse<(Timestamp, Reason)>>,
+    outgoing: VecDeque<(FlowNo, flow::Outgoing)>,
+    actions: VecDeque<Action>,
+    observations: VecDeque<Observation>,
+    requests: Requests,
+    /// Nonces of all attempts, with the flow and how many hellos were sent since the session exists.
+    nonces: BTreeMap<u64, (FlowNo, u32)>,
+    session_since: Option<Timestamp>,
+    boot: Option<(u64, Timestamp)>,
+    /// Interface MTU towards the target, where known.
+    interface_mtu: Option<u32>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("phase", &self.phase).field("flows", &self.flows.len()).finish()
+    }
+}
+
+/// What the engine is told of its surroundings at the start.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Now, on the clock of all events.
+    pub at: Timestamp,
+    /// Now, on the wall clock.
+    pub wall: WallTime,
+    /// The target as shown in reports.
+    pub target: String,
+    /// Whether the listener is in this process.
+    pub local: bool,
+    /// Interface MTU towards the target, where known.
+    pub interface_mtu: Option<u32>,
+    /// Seed of everything random but the session id.
+    pub seed: u64,
+}
+
+impl Engine {
+    /// Prepares a run; it starts with the first call of [`handle_timeout`](Self::handle_timeout).
+    pub fn new(plan: Plan, identity: Identity, start: Start) -> Self {
+        let public = HelloKeys::public();
+        let hello = identity.invite.map_or_else(HelloKeys::public, |i| HelloKeys::of_invite(&i.key));
+        let mut rng = ChaCha8Rng::seed_from_u64(start.seed);
+        let flows: Vec<Flow> = (0u32..)
+            .zip(&plan.flows)
+            .map(|(no, spec)| Flow::new(FlowNo(no), spec.clone(), u64::from(rng.next_u32())))
+            .collect();
+        let mut timers = BinaryHeap::new();
+        for flow in &flows {
+            timers.push(Reverse((start.at + plan.open_gap * flow.no.0, Reason::Open(flow.no))));
+        }
+        let phase_ends = start.at + plan.reach;
+        timers.push(Reverse((phase_ends, Reason::Phase(Phase::Reach))));
+        timers.push(Reverse((start.at + LEDGER_EVERY, Reason::Ledger)));
+        let started = RunStarted {
+            at: start.at,
+            wall: start.wall,
+            target: start.target,
+            invited: identity.invite.is_some(),
+            local: start.local,
+            load_bps: 0,
+        };
+        Self {
+            plan,
+            identity,
+            hello,
+            public,
+            rng,
+            wall_offset: start.wall.0.saturating_sub(i64::try_from(start.at.as_nanos()).unwrap_or(i64::MAX)),
+            phase: Phase::Reach,
+            phase_ends,
+            complete: true,
+            flows,
+            timers,
+            outgoing: VecDeque::new(),
+            actions: VecDeque::new(),
+            observations: VecDeque::from([Observation::RunStarted(started)]),
+            requests: Requests::default(),
+            nonces: BTreeMap::new(),
+            session_since: None,
+            boot: None,
+            interface_mtu: start.interface_mtu,
+        }
+    }
+
+    /// Takes in what happened on a flow.
+    pub fn handle(&mut self, now: Timestamp, flow: FlowNo, event: Event<'_>) {
+        if self.flow(flow).is_none() {
+            return;
+        }
+        match event {
+            Event::Connected { source, connect, channel } => {
+                self.connected(now, flow, source, connect, channel);
+            }
+            Event::Closed(closed) => self.closed(now, flow, closed),
+            Event::Datagram(arrived) => self.datagram(now, flow, arrived),
+            Event::Bytes { bytes, at } => self.stream_bytes(now, flow, bytes, at),
+            Event::SendFailed { seq, why } => self.send_failed(now, flow, seq, why),
+            Event::NetworkError { refused, by, mtu, says } => {
+                self.network_error(now, flow, refused, by, mtu, says);
+            }
+            Event::Tapped { sent, hash } => self.tapped(flow, sent, hash),
+            Event::Tcp(facts) => self.tcp_facts(flow, facts),
+        }
+        self.advance(now);
+    }
+
+    /// Takes in what the client's host did.
+    pub fn handle_host(&mut self, from: Timestamp, to: Timestamp, what: HostFault) {
+        if matches!(what, HostFault::Suspended) {
+            self.exclude_between(from, to);
+        }
+        self.observe(Observation::Host(HostEvent { from, to, what }));
+    }
+
+    /// Does what is due. To be called at [`next_deadline`](Self::next_deadline) at the latest.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some(Reverse((at, reason))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            match reason {
+                Reason::Open(flow) => self.open(now, flow),
+                Reason::Retransmit(flow, attempt) => self.retransmit(now, flow, attempt),
+                Reason::GiveUp(flow, attempt) => self.give_up(now, flow, attempt),
+                Reason::Probe(flow) => self.probe_due(now, flow, at),
+                Reason::Mtu(flow) => self.mtu_due(now, flow),
+                Reason::Request(number) => self.request_due(now, number),
+                Reason::Ledger => self.ledger_due(now),
+                Reason::HandIn => self.hand_in_due(now),
+                Reason::Phase(phase) if phase == self.phase && self.phase_ends <= now => self.end_phase(now),
+                Reason::Phase(_) => {}
+            }
+        }
+        self.advance(now);
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and why; none when nothing is waited for.
+    pub fn next_deadline(&self) -> Option<(Timestamp, Reason)> {
+        if self.phase == Phase::Done { None } else { self.timers.peek().map(|Reverse(next)| *next) }
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next bytes to send, written into `wire`. `now` goes into probes as their time of sending, so it should be
+    /// read right before, and the bytes sent right after.
+    pub fn poll_transmit(&mut self, now: Timestamp, wire: &mut Vec<u8>) -> Option<Transmit> {
+        while let Some((flow, outgoing)) = self.outgoing.pop_front() {
+            if let Some(transmit) = self.write(now, flow, outgoing, wire) {
+                return Some(transmit);
+            }
+        }
+        None
+    }
+
+    /// The next thing seen.
+    pub fn poll_observation(&mut self) -> Option<Observation> {
+        self.observations.pop_front()
+    }
+
+    /// Where the run is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// When the phase ends at the latest.
+    pub fn phase_ends(&self) -> Timestamp {
+        self.phase_ends
+    }
+
+    /// Ends the measuring early, in order.
+    pub fn stop(&mut self, now: Timestamp) {
+        if self.phase < Phase::Drain {
+            self.complete = false;
+            self.end_unopened(now);
+            self.enter(now, Phase::Drain, self.plan.drain);
+        }
+    }
+
+    /// Hands a document to the listener over any living flow, once the run is [`Phase::Settled`]. Whether it worked
+    /// is said by [`handed_in`](Self::handed_in) at [`Phase::Done`].
+    pub fn hand_in(&mut self, now: Timestamp, document: &[u8]) {
+        if self.phase == Phase::Settled {
+            self.requests.hand_in(document);
+            self.enter(now, Phase::HandIn, HAND_IN_LIMIT);
+            self.pump_requests(now);
+            self.advance(now);
+        }
+    }
+
+    /// Whether the listener keeps the document.
+    pub fn handed_in(&self) -> bool {
+        self.requests.is_handed_in()
+    }
+
+    /// Ends everything, telling the listener where it can be told.
+    pub fn finish(&mut self, now: Timestamp) {
+        self.close_all(now);
+        self.phase = Phase::Done;
+    }
+
+    fn flow(&self, flow: FlowNo) -> Option<&Flow> {
+        self.flows.get(flow.0 as usize)
+    }
+
+    fn observe(&mut self, observation: Observation) {
+        self.observations.push_back(observation);
+    }
+
+    fn at(&mut self, at: Timestamp, reason: Reason) {
+        self.timers.push(Reverse((at, reason)));
+    }
+
+    fn wall(&self, now: Timestamp) -> WallTime {
+        WallTime(self.wall_offset.saturating_add(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    fn enter(&mut self, now: Timestamp, phase: Phase, length: Duration) {
+        self.phase = phase;
+        self.phase_ends = now + length;
+        self.at(self.phase_ends, Reason::Phase(phase));
+    }
+
+    /// Ends a phase before its time where there is nothing left to wait for.
+    fn advance(&mut self, now: Timestamp) {
+        let over = match self.phase {
+            Phase::Reach => self.flows.iter().all(Flow::is_decided),
+            Phase::Measure => self.flows.iter().all(Flow::is_finished),
+            Phase::Drain => self.flows.iter().all(Flow::has_all_replies) && self.requests.is_idle(),
+            Phase::Settle => self.requests.is_idle(),
+            Phase::HandIn => self.requests.is_settled(),
+            Phase::Settled | Phase::Done => false,
+        };
+        if over {
+            self.end_phase(now);
+        }
+    }
+
+    fn end_phase(&mut self, now: Timestamp) {
+        match self.phase {
+            Phase::Reach => {
+                self.end_unopened(now);
+                let next =
+                    if self.flows.iter().any(Flow::is_open) { self.plan.measure } else { Duration::ZERO };
+                self.enter(now, Phase::Measure, next);
+            }
+            Phase::Measure => {
+                self.stop_probing(now);
+                self.enter(now, Phase::Drain, self.plan.drain);
+            }
+            Phase::Drain => {
+                self.ask_everything(now);
+                self.enter(now, Phase::Settle, self.plan.settle);
+            }
+            Phase::Settle => {
+                self.settle_all(now);
+                let ended = RunEnded { at: now, complete: self.complete, receive_buffer: None };
+                self.observe(Observation::RunEnded(ended));
+                self.phase = Phase::Settled;
+                return;
+            }
+            Phase::HandIn => {
+                self.finish(now);
+                return;
+            }
+            Phase::Settled | Phase::Done => return,
+        }
+        self.advance(now);
+    }
+}

@@ -1,0 +1,197 @@
+//! What became of each probe: said once, and only when it is known.
+
+use std::time::Duration;
+
+use probe_analysis::observation::{
+    DatagramCounts, End, Excluded, Fate, FlowEnded, FlowNo, Observation, Probe,
+};
+use probe_protocol::control::{DatagramsReply, DatagramsRequest, LedgerReply, LedgerRequest, Request};
+use probe_protocol::time::Timestamp;
+
+use super::flow::{Flow, Pending, State};
+use super::{Engine, Phase};
+
+/// A probe without a reply for so long is looked up in the listener's ledger. Late is not lost: the slowest satellite
+/// with the fullest buffer answers within this.
+const LATE: Duration = Duration::from_secs(3);
+
+impl Flow {
+    /// Whether a probe is without a reply for long.
+    pub(super) fn has_overdue(&self, now: Timestamp) -> bool {
+        self.pending.iter().any(|p| p.reply.is_none() && p.excluded.is_none() && now.since(p.sent) >= LATE)
+    }
+}
+
+impl Engine {
+    /// Settles the oldest probes as far as they have replies and no second ones are to be expected.
+    pub(super) fn settle_replied(&mut self, now: Timestamp, no: FlowNo) {
+        while let Some(flow) = self.flows.get_mut(no.0 as usize) {
+            let settled = flow
+                .pending
+                .front()
+                .is_some_and(|p| (p.reply.is_some() || p.excluded.is_some()) && now.since(p.sent) >= LATE);
+            if !settled {
+                return;
+            }
+            self.settle_front(no, Fate::LostUnknown);
+        }
+    }
+
+    /// Settles the oldest probe of a flow; `otherwise` where neither a reply nor the host decides.
+    fn settle_front(&mut self, no: FlowNo, otherwise: Fate) {
+        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let seq = flow.base_seq;
+        let Some(pending) = flow.pending.pop_front() else { return };
+        flow.base_seq += 1;
+        let fate = fate(&pending, otherwise);
+        self.observe(Observation::Probe(Probe {
+            flow: no,
+            seq,
+            scheduled: pending.scheduled,
+            sent: pending.sent,
+            size: pending.size,
+            fate,
+            reply: pending.reply,
+            extra_replies: pending.extra_replies,
+        }));
+    }
+
+    /// Takes in a page of the listener's ledger; asks for the next one, or settles by the whole.
+    pub(super) fn ledger_page(
+        &mut self,
+        now: Timestamp,
+        no: FlowNo,
+        asked: &LedgerRequest,
+        page: &LedgerReply,
+    ) {
+        // At the end, what is not there by now is waited for no longer.
+        let late = if self.phase >= Phase::Settle { LATE.min(self.plan.drain) } else { LATE };
+        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        // A late answer about the flow's former life says nothing about this one.
+        if flow.ledger_id != Some(asked.flow) {
+            return;
+        }
+        let known_from = page.known_from.max(flow.ledger_from);
+        for (first, count) in &page.ranges {
+            let last = flow.next_seq();
+            for seq in (*first).max(flow.base_seq)..first.saturating_add(*count).min(last) {
+                if let Some(pending) = flow.pending_mut(seq) {
+                    pending.arrived = true;
+                }
+            }
+        }
+        if let Some(next) = page.next.filter(|n| *n > asked.from) {
+            self.ask(now, no, Request::Ledger(LedgerRequest { from: next, ..asked.clone() }));
+            return;
+        }
+        let Some(look) = flow.look.take() else { return };
+        while let Some(flow) = self.flow(no) {
+            let Some(front) = flow.pending.front() else { return };
+            let seq = flow.base_seq;
+            let old_enough = seq < look.upto && look.asked.since(front.sent) >= late;
+            let replied = front.reply.is_some() || front.excluded.is_some();
+            if !old_enough || (replied && now.since(front.sent) < late) {
+                break;
+            }
+            let arrived = front.arrived;
+            let fate = match (arrived, seq >= known_from) {
+                (true, _) => Fate::LostDown,
+                (false, true) => Fate::LostUp,
+                (false, false) => Fate::LostUnknown,
+            };
+            self.settle_front(no, fate);
+        }
+        // A page that was asked for before the last probes were old enough says nothing of them: asked again at the end,
+        // it does.
+        let early = look.asked + self.plan.settle < self.phase_ends;
+        if self.phase == Phase::Settle && early && self.flow(no).is_some_and(|f| !f.has_all_replies()) {
+            self.ask_ledger(now, no);
+        }
+    }
+
+    /// Takes in a page of the ledger of the listener's socket under QUIC.
+    pub(super) fn datagrams_page(
+        &mut self,
+        now: Timestamp,
+        no: FlowNo,
+        asked: &DatagramsRequest,
+        page: &DatagramsReply,
+    ) {
+        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let taps = &mut flow.taps;
+        if asked.from == u64::MAX {
+            taps.mark_down = Some(page.total);
+            return;
+        }
+        if page.first != asked.from || page.total > super::flow::MAX_TAPPED as u64 {
+            taps.spoiled = true;
+            return;
+        }
+        if asked.received {
+            taps.listener_received.extend(&page.hashes);
+        } else {
+            taps.listener_sent.extend(&page.hashes);
+        }
+        let next = page.first + page.hashes.len() as u64;
+        if next < page.total && !page.hashes.is_empty() {
+            self.ask(now, no, Request::Datagrams(DatagramsRequest { from: next, ..asked.clone() }));
+        } else if asked.received {
+            taps.up_whole = true;
+        } else {
+            taps.down_whole = true;
+        }
+    }
+
+    /// Settles everything: the run is over.
+    pub(super) fn settle_all(&mut self, now: Timestamp) {
+        for no in (0..self.flows.len() as u32).map(FlowNo) {
+            while self.flow(no).is_some_and(|f| !f.pending.is_empty()) {
+                let arrived = self.flow(no).and_then(|f| f.pending.front()).is_some_and(|p| p.arrived);
+                self.settle_front(no, if arrived { Fate::LostDown } else { Fate::LostUnknown });
+            }
+            self.report_datagrams(no);
+            if self.flow(no).is_some_and(|f| f.state == State::Open) {
+                self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end: End::Finished }));
+            }
+        }
+        self.report_tcp();
+    }
+
+    fn report_datagrams(&mut self, no: FlowNo) {
+        let Some(flow) = self.flow(no) else { return };
+        let taps = &flow.taps;
+        let Some(mark_down) = taps.mark_down else { return };
+        if taps.spoiled || !taps.up_whole || !taps.down_whole {
+            return;
+        }
+        let up = &taps.sent[..taps.mark_sent.min(taps.sent.len())];
+        let down = &taps.listener_sent[..(mark_down as usize).min(taps.listener_sent.len())];
+        let counts = DatagramCounts {
+            flow: no,
+            sent_up: up.len() as u64,
+            lost_up: up.iter().filter(|h| !taps.listener_received.contains(h)).count() as u64,
+            sent_down: down.len() as u64,
+            lost_down: down.iter().filter(|h| !taps.received.contains(h)).count() as u64,
+        };
+        self.observe(Observation::Datagrams(counts));
+    }
+
+    /// Probes without a reply whose time fell into a sleep of the client are not the path's.
+    pub(super) fn exclude_between(&mut self, from: Timestamp, to: Timestamp) {
+        for flow in &mut self.flows {
+            for pending in &mut flow.pending {
+                if pending.reply.is_none() && pending.sent + LATE >= from && pending.sent <= to {
+                    pending.excluded = Some(Excluded::Suspended);
+                }
+            }
+        }
+    }
+}
+
+fn fate(pending: &Pending, otherwise: Fate) -> Fate {
+    match (pending.reply.is_some(), pending.excluded) {
+        (true, _) => Fate::Received,
+        (false, Some(why)) => Fate::Excluded(why),
+        (false, None) => otherwise,
+    }
+}

@@ -1,0 +1,10 @@
+//! Measures what the path to a probe-server does to TCP, TLS, UDP and QUIC, and names the cause.
+//!
+//! Data runs one way: [`plan`] -> [`engine`] <-> drivers -> observations -> analysis -> report.
+
+pub mod check;
+pub mod cli;
+pub mod driver;
+pub mod engine;
+pub mod plan;
+pub mod report;

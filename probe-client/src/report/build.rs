@@ -1,0 +1,124 @@
+//! From an analysis to the report's model.
+
+use jiff::{Timestamp, Unit};
+use probe_analysis::Analysis;
+use probe_analysis::model as judged;
+use probe_analysis::words;
+use probe_protocol::time::WallTime;
+
+use super::model::{Advice, Event, NotExamined, Report, Run, SCHEMA_VERSION, Tool};
+
+/// What a report says of a run that the analysis does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The session's id.
+    pub id: Option<String>,
+    /// The command.
+    pub kind: &'static str,
+    /// The target's port.
+    pub port: u16,
+    /// Only reachability was asked for.
+    pub quick: bool,
+}
+
+/// Builds the report.
+pub fn build(analysis: Analysis, origin: Origin) -> Report {
+    let not_examined = not_examined(&analysis, &origin);
+    let run = analysis.run;
+    let advice = analysis.findings.iter().map(|finding| Advice {
+        cause: finding.cause,
+        says: words::sentence(&words::headline(finding, origin.port)),
+        who: words::who(finding).to_owned(),
+        message: words::message(finding, &run.target, origin.port),
+    });
+    Report {
+        schema_version: SCHEMA_VERSION,
+        tool: Tool { name: "probe-client".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        advice: advice.collect(),
+        run: Run {
+            id: origin.id,
+            kind: origin.kind.to_owned(),
+            started: run.started.and_then(rfc3339),
+            duration_s: run.duration_s,
+            target: run.target,
+            client_observed_as: run.client_observed_as,
+            complete: run.complete,
+            invited: run.invited,
+            authenticated: run.authenticated,
+            measured: run.measured,
+            local: run.local,
+            listener_version: run.listener_version,
+        },
+        verdict: analysis.verdict,
+        refused: analysis.refused,
+        reachability: analysis.reachability,
+        reachability_by_address: analysis.reachability_by_address,
+        findings: analysis.findings,
+        path: analysis.path,
+        flows: analysis.flows,
+        events: analysis.events.into_iter().map(event).collect(),
+        path_mtu: analysis.path_mtu,
+        clock: analysis.clock,
+        instrument: analysis.instrument,
+        not_examined,
+    }
+}
+
+fn event(event: judged::Event) -> Event {
+    Event {
+        kind: event.kind.to_owned(),
+        from: event.from.and_then(rfc3339),
+        to: event.to.and_then(rfc3339),
+        from_s: event.from_s,
+        to_s: event.to_s,
+        flows: event.flows,
+        direction: event.direction,
+        lost: event.lost,
+        cause: event.cause,
+        says: event.says,
+    }
+}
+
+/// To the millisecond; none outside of the years that a calendar has.
+fn rfc3339(wall: WallTime) -> Option<String> {
+    let time = Timestamp::from_nanosecond(i128::from(wall.0)).ok()?;
+    Some(time.round(Unit::Millisecond).ok()?.to_string())
+}
+
+fn not_examined(analysis: &Analysis, origin: &Origin) -> Vec<NotExamined> {
+    let mut list = Vec::new();
+    let mut add =
+        |what: &str, why: &str| list.push(NotExamined { what: what.to_owned(), why: why.to_owned() });
+    if !analysis.run.measured {
+        return list;
+    }
+    if origin.quick {
+        add("loss, delay, marks and packet sizes", "--quick stops after reachability");
+    } else if analysis.run.authenticated == Some(false) {
+        add("more than a short check", "without an invite the listener allows no more");
+    }
+    add("high rates", "this version's check sends at a slow rate alone");
+    add(
+        "what happens to connections after minutes or hours, or after a pause",
+        "a check ends within a minute",
+    );
+    if !origin.quick && !analysis.instrument.kernel_timestamps {
+        add(
+            "delay as the wire saw it",
+            "there were no kernel timestamps at both ends; the application's clock was used",
+        );
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(rfc3339(WallTime(1_769_896_800_000_000_000)).as_deref(), Some("2026-01-31T22:00:00Z"));
+        assert_eq!(rfc3339(WallTime(1_769_896_800_123_456_789)).as_deref(), Some("2026-01-31T22:00:00.123Z"));
+        assert!(rfc3339(WallTime(i64::MAX)).is_some_and(|text| text.starts_with("2262")));
+    }
+}

@@ -1,0 +1,528 @@
+//! The client's host: the engine, and a kernel with virtual sockets and clocks, which does what the real drivers and
+//! a real kernel do.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use probe_analysis::observation::{FlowNo, HostFault};
+use probe_client::engine::{Action, Arrived, Closed, Engine, Event, SendError, Transmit};
+use probe_protocol::time::Timestamp;
+use probe_protocol::wire::hello::Carrier;
+use rand::{Rng, RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::quic::{QuicClient, QuicNews};
+use super::stream::{ClientStream, StreamNews};
+use super::truth::Truth;
+use super::world::Io;
+use crate::middlebox::HostAddresses;
+use crate::middlebox::topology::LINK_MTU;
+use crate::packet::build::{self, IcmpError};
+use crate::packet::{Packet, Part, Protocol};
+
+/// The drivers' own figures: how often clocks are compared, from when on a late wake-up is told, how long they wait at
+/// most.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const STALL: Duration = Duration::from_millis(50);
+
+enum Socket {
+    Udp { local: SocketAddr, to: SocketAddr },
+    Stream(Box<ClientStream>),
+    Quic(Box<QuicClient>),
+}
+
+impl Socket {
+    fn local(&self) -> (Protocol, SocketAddr) {
+        match self {
+            Self::Udp { local, .. } => (Protocol::Udp, *local),
+            Self::Stream(stream) => (Protocol::Tcp, stream.tcp.local),
+            Self::Quic(quic) => (Protocol::Udp, quic.local),
+        }
+    }
+}
+
+/// What the process is not doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asleep {
+    No,
+    Stalled,
+    Suspended,
+}
+
+pub(super) struct ClientHost {
+    pub(super) engine: Engine,
+    addresses: HostAddresses,
+    tls: Arc<rustls::ClientConfig>,
+    rng: ChaCha8Rng,
+    sockets: BTreeMap<FlowNo, Socket>,
+    ports: BTreeMap<(Protocol, SocketAddr), FlowNo>,
+    /// Connections that are closed and still have something to say.
+    lingering: Vec<ClientStream>,
+    next_port: u16,
+    asleep: Asleep,
+    backlog: Vec<(Timestamp, Packet)>,
+    backlog_bytes: usize,
+    receive_buffer: usize,
+    overflowed: u32,
+    last_look: Timestamp,
+    slept: bool,
+    wall_step_ns: i64,
+    wire: Vec<u8>,
+}
+
+impl ClientHost {
+    pub(super) fn new(
+        engine: Engine,
+        addresses: HostAddresses,
+        tls: Arc<rustls::ClientConfig>,
+        receive_buffer: usize,
+        seed: u64,
+        now: Timestamp,
+    ) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let next_port = rng.random_range(32_768..60_000);
+        Self {
+            engine,
+            addresses,
+            tls,
+            rng,
+            sockets: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            lingering: Vec::new(),
+            next_port,
+            asleep: Asleep::No,
+            backlog: Vec::new(),
+            backlog_bytes: 0,
+            receive_buffer,
+            overflowed: 0,
+            last_look: now,
+            slept: false,
+            wall_step_ns: 0,
+            wire: Vec::new(),
+        }
+    }
+
+    /// When [`wake`](Self::wake) is due.
+    pub(super) fn next(&self) -> Timestamp {
+        let kernel = self.sockets.values().filter_map(|socket| match socket {
+            Socket::Stream(stream) => Some(stream.tcp.next()),
+            Socket::Udp { .. } | Socket::Quic(_) => None,
+        });
+        let kernel = kernel.chain(self.lingering.iter().map(|s| s.tcp.next())).min();
+        let kernel = kernel.unwrap_or(Timestamp::NEVER);
+        match self.asleep {
+            Asleep::Suspended => Timestamp::NEVER,
+            Asleep::Stalled => kernel,
+            Asleep::No => {
+                let engine = self.engine.next_deadline().map_or(Timestamp::NEVER, |(at, _)| at);
+                let quic = self.sockets.values().filter_map(|socket| match socket {
+                    Socket::Quic(quic) => Some(quic.next()),
+                    Socket::Udp { .. } | Socket::Stream(_) => None,
+                });
+                quic.min().unwrap_or(Timestamp::NEVER).min(engine).min(kernel)
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn wake(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        if self.asleep == Asleep::Suspended {
+            return;
+        }
+        for socket in self.sockets.values_mut() {
+            if let Socket::Stream(stream) = socket {
+                stream.tcp.timeout(now);
+            }
+        }
+        for stream in &mut self.lingering {
+            stream.tcp.timeout(now);
+        }
+        if self.asleep == Asleep::No {
+            self.look(now);
+            self.news(now);
+            self.engine.handle_timeout(now);
+            self.pump(now, io);
+        }
+        self.flush(now, io);
+    }
+
+    /// Takes a packet from the link.
+    pub(super) fn deliver(&mut self, now: Timestamp, packet: Packet, io: &mut Io<'_>) {
+        if self.asleep == Asleep::Suspended || packet.part() != Part::Whole || !packet.checksums_right() {
+            io.truth.refused_by_hosts += 1;
+            return;
+        }
+        match packet.protocol() {
+            Protocol::Udp => self.udp(now, packet, io),
+            Protocol::Tcp => self.tcp(now, &packet, io),
+            Protocol::Icmp if packet.is_icmp_error() => self.queue(now, packet, io.truth),
+            Protocol::Icmp | Protocol::Other => {}
+        }
+        if self.asleep == Asleep::No {
+            self.read_backlog(now, io.truth);
+            self.news(now);
+            self.engine.handle_timeout(now);
+            self.pump(now, io);
+        }
+        self.flush(now, io);
+    }
+
+    fn udp(&mut self, now: Timestamp, packet: Packet, io: &mut Io<'_>) {
+        let known = self.ports.get(&(Protocol::Udp, packet.to()));
+        let peer = known.and_then(|no| self.sockets.get(no)).and_then(|socket| match socket {
+            Socket::Udp { to, .. } => Some(*to),
+            Socket::Quic(quic) => Some(quic.remote),
+            Socket::Stream(_) => None,
+        });
+        match peer {
+            Some(peer) if peer == packet.from() => {
+                self.queue(now, packet, io.truth);
+            }
+            Some(_) | None => {
+                io.truth.refused_by_hosts += 1;
+                io.out.extend(build::icmp_error(&packet, packet.destination(), IcmpError::PortUnreachable));
+            }
+        }
+    }
+
+    fn queue(&mut self, now: Timestamp, packet: Packet, truth: &mut Truth) {
+        if self.backlog_bytes + packet.size() > self.receive_buffer {
+            self.overflowed += 1;
+            truth.refused_by_hosts += 1;
+            return;
+        }
+        self.backlog_bytes += packet.size();
+        self.backlog.push((now, packet));
+    }
+
+    fn tcp(&mut self, now: Timestamp, packet: &Packet, io: &mut Io<'_>) {
+        let (to, from) = (packet.to(), packet.from());
+        let known = self.ports.get(&(Protocol::Tcp, to)).copied();
+        let open = known.and_then(|no| match self.sockets.get_mut(&no) {
+            Some(Socket::Stream(stream)) => Some(&mut **stream),
+            Some(Socket::Udp { .. } | Socket::Quic(_)) | None => None,
+        });
+        let stream = match open.filter(|s| s.tcp.remote == from && s.tcp.local == to) {
+            Some(stream) => Some(stream),
+            None => self.lingering.iter_mut().find(|s| s.tcp.remote == from && s.tcp.local == to),
+        };
+        match stream.map(|s| &mut s.tcp).filter(|tcp| !tcp.is_closed()) {
+            Some(tcp) => tcp.segment(now, packet),
+            None => io.out.extend(build::reset_backward(packet, build::TTL)),
+        }
+    }
+
+    /// Hands the engine what the kernel has kept.
+    fn read_backlog(&mut self, now: Timestamp, truth: &mut Truth) {
+        self.backlog_bytes = 0;
+        if self.overflowed > 0 {
+            let overflowed = std::mem::take(&mut self.overflowed);
+            self.engine.handle_host(now, now, HostFault::ReceiveOverflow(overflowed));
+        }
+        for (kernel, packet) in std::mem::take(&mut self.backlog) {
+            if packet.is_icmp_error() {
+                self.icmp(now, &packet);
+            } else {
+                truth.reached_client(packet.payload());
+                self.read_udp(now, kernel, packet);
+            }
+        }
+    }
+
+    fn read_udp(&mut self, now: Timestamp, kernel: Timestamp, mut packet: Packet) {
+        let Some(no) = self.ports.get(&(Protocol::Udp, packet.to())).copied() else { return };
+        let (ttl, tos) = (Some(packet.ttl()), Some(packet.tos()));
+        match self.sockets.get_mut(&no) {
+            Some(Socket::Udp { .. }) => {
+                let bytes = packet.payload_mut();
+                let arrived = Arrived { bytes, at: now, kernel: Some(kernel), ttl, tos };
+                self.engine.handle(now, no, Event::Datagram(arrived));
+            }
+            Some(Socket::Quic(quic)) => quic.datagram(now, packet.payload(), packet.tos()),
+            Some(Socket::Stream(_)) | None => {}
+        }
+    }
+
+    /// An ICMP error goes to the socket whose packet it quotes.
+    fn icmp(&mut self, now: Timestamp, packet: &Packet) {
+        let Some(quoted) = build::quoted(packet) else { return };
+        let Some(no) = self.ports.get(&(quoted.protocol(), quoted.from())).copied() else { return };
+        let Some((kind, code)) = packet.icmp() else { return };
+        let too_big = if packet.is_v6() { kind == 2 } else { (kind, code) == (3, 4) };
+        let refused = if packet.is_v6() { (kind, code) == (1, 4) } else { (kind, code) == (3, 3) };
+        let mtu = too_big.then(|| next_mtu(packet)).flatten();
+        let says = match (too_big, refused) {
+            (true, _) => "the datagram is too big",
+            (_, true) => "nothing listens there",
+            (false, false) => "there is no way there",
+        };
+        match self.sockets.get_mut(&no) {
+            Some(Socket::Udp { .. }) => {
+                let says = says.to_owned();
+                let event = Event::NetworkError { refused, by: Some(packet.source()), mtu, says };
+                self.engine.handle(now, no, event);
+            }
+            Some(Socket::Stream(stream)) => stream.tcp.icmp(mtu, refused, says),
+            // quinn's socket turns errors into silence.
+            Some(Socket::Quic(_)) | None => {}
+        }
+    }
+
+    /// Hands the engine what the connections have to say.
+    fn news(&mut self, now: Timestamp) {
+        let flows: Vec<FlowNo> = self.sockets.keys().copied().collect();
+        for no in flows {
+            loop {
+                let event = match self.sockets.get_mut(&no) {
+                    Some(Socket::Stream(stream)) => stream.news(now).map(News::Stream),
+                    Some(Socket::Quic(quic)) => quic.news(now).map(News::Quic),
+                    Some(Socket::Udp { .. }) | None => None,
+                };
+                match event {
+                    Some(News::Stream(news)) => self.stream_news(now, no, news),
+                    Some(News::Quic(news)) => self.quic_news(now, no, news),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn stream_news(&mut self, now: Timestamp, no: FlowNo, news: StreamNews) {
+        match news {
+            StreamNews::Connected { source, connect, channel } => {
+                self.engine.handle(now, no, Event::Connected { source, connect, channel });
+            }
+            StreamNews::Bytes(bytes) => {
+                self.engine.handle(now, no, Event::Bytes { bytes: &bytes, at: now });
+            }
+            StreamNews::Closed(closed) => {
+                self.disconnect(now, no);
+                self.engine.handle(now, no, Event::Closed(closed));
+            }
+        }
+    }
+
+    fn quic_news(&mut self, now: Timestamp, no: FlowNo, news: QuicNews) {
+        match news {
+            QuicNews::Connected { source, channel } => {
+                let event = Event::Connected { source, connect: None, channel: Some(channel) };
+                self.engine.handle(now, no, event);
+            }
+            QuicNews::Bytes(bytes) => {
+                self.engine.handle(now, no, Event::Bytes { bytes: &bytes, at: now });
+            }
+            QuicNews::Datagram(mut bytes) => {
+                let arrived = Arrived { bytes: &mut bytes, at: now, kernel: None, ttl: None, tos: None };
+                self.engine.handle(now, no, Event::Datagram(arrived));
+            }
+            QuicNews::Tapped { sent, hash } => self.engine.handle(now, no, Event::Tapped { sent, hash }),
+            QuicNews::Closed(closed) => {
+                self.disconnect(now, no);
+                self.engine.handle(now, no, Event::Closed(closed));
+            }
+        }
+    }
+
+    /// Does what the engine wants until it wants nothing.
+    pub(super) fn pump(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        loop {
+            let mut any = false;
+            let mut wire = std::mem::take(&mut self.wire);
+            while let Some(transmit) = self.engine.poll_transmit(now, &mut wire) {
+                any = true;
+                if let Err(why) = self.transmit(now, transmit, &wire, io) {
+                    self.engine.handle(now, transmit.flow, Event::SendFailed { seq: transmit.seq, why });
+                }
+            }
+            self.wire = wire;
+            while let Some(action) = self.engine.poll_action() {
+                any = true;
+                self.act(now, &action);
+            }
+            self.flush(now, io);
+            self.news(now);
+            if !any {
+                break;
+            }
+        }
+        while let Some(observation) = self.engine.poll_observation() {
+            io.see(observation);
+        }
+    }
+
+    fn act(&mut self, now: Timestamp, action: &Action) {
+        match *action {
+            Action::Connect { flow, carrier, to } => self.connect(now, flow, carrier, to),
+            Action::Disconnect { flow } => self.disconnect(now, flow),
+            Action::ReadTcp { flow } => {
+                if let Some(Socket::Stream(stream)) = self.sockets.get(&flow) {
+                    let facts = stream.tcp.facts();
+                    self.engine.handle(now, flow, Event::Tcp(facts));
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, now: Timestamp, flow: FlowNo, carrier: Carrier, to: SocketAddr) {
+        self.disconnect(now, flow);
+        let protocol = match carrier {
+            Carrier::Udp | Carrier::Quic | Carrier::QuicInverse => Protocol::Udp,
+            Carrier::Tcp | Carrier::Tls => Protocol::Tcp,
+        };
+        let local = self.free(protocol, to);
+        let made = match carrier {
+            Carrier::Udp => Ok(Socket::Udp { local, to }),
+            Carrier::Tcp | Carrier::Tls => {
+                let tls = (carrier == Carrier::Tls).then_some(&self.tls);
+                ClientStream::open(local, to, tls, self.rng.next_u32(), now)
+                    .map(|s| Socket::Stream(Box::new(s)))
+            }
+            Carrier::Quic | Carrier::QuicInverse => {
+                let inverse = carrier == Carrier::QuicInverse;
+                let mut seed = [0; 32];
+                self.rng.fill_bytes(&mut seed);
+                QuicClient::open(local, to, inverse, seed, now).map(|q| Socket::Quic(Box::new(q)))
+            }
+        };
+        match made {
+            Ok(socket) => {
+                let is_udp = matches!(socket, Socket::Udp { .. });
+                self.sockets.insert(flow, socket);
+                self.ports.insert((protocol, local), flow);
+                if is_udp {
+                    let event = Event::Connected { source: local, connect: None, channel: None };
+                    self.engine.handle(now, flow, event);
+                }
+            }
+            Err(says) => self.engine.handle(now, flow, Event::Closed(Closed::Local { says })),
+        }
+    }
+
+    fn free(&mut self, protocol: Protocol, to: SocketAddr) -> SocketAddr {
+        let ip: IpAddr = if to.is_ipv4() { self.addresses.v4.into() } else { self.addresses.v6.into() };
+        loop {
+            self.next_port = if self.next_port >= 60_999 { 32_768 } else { self.next_port + 1 };
+            let local = SocketAddr::new(ip, self.next_port);
+            let lingers = self.lingering.iter().any(|s| s.tcp.local == local);
+            if !lingers && !self.ports.contains_key(&(protocol, local)) {
+                return local;
+            }
+        }
+    }
+
+    fn disconnect(&mut self, now: Timestamp, flow: FlowNo) {
+        let Some(socket) = self.sockets.remove(&flow) else { return };
+        self.ports.remove(&socket.local());
+        if let Socket::Stream(mut stream) = socket {
+            stream.close(now);
+            self.lingering.push(*stream);
+        }
+        // A QUIC connection's farewell is left out: its listener learns of the end by silence.
+    }
+
+    fn transmit(
+        &mut self,
+        now: Timestamp,
+        transmit: Transmit,
+        wire: &[u8],
+        io: &mut Io<'_>,
+    ) -> Result<(), SendError> {
+        match self.sockets.get_mut(&transmit.flow) {
+            Some(Socket::Udp { local, to }) => {
+                let packet = build::udp(*local, *to, wire);
+                let Some(mut packet) = packet.filter(|p| p.size() <= usize::from(LINK_MTU)) else {
+                    return Err(SendError::TooLong);
+                };
+                packet.set_tos(transmit.tos);
+                if let Some(seq) = transmit.seq {
+                    io.truth.sent(now, transmit.flow, seq, wire);
+                }
+                io.out.push(packet);
+                Ok(())
+            }
+            Some(Socket::Stream(stream)) => {
+                if stream.send(wire) {
+                    Ok(())
+                } else {
+                    Err(SendError::NoRoom)
+                }
+            }
+            Some(Socket::Quic(quic)) => quic.send(wire, transmit.datagram),
+            None => Err(SendError::Other("the connection is gone".to_owned())),
+        }
+    }
+
+    /// Puts on the link what the connections have to send.
+    fn flush(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        for socket in self.sockets.values_mut() {
+            match socket {
+                Socket::Stream(stream) => stream.flush(now, &mut io.out),
+                Socket::Quic(quic) => quic.flush(now, io),
+                Socket::Udp { .. } => {}
+            }
+        }
+        for stream in &mut self.lingering {
+            stream.flush(now, &mut io.out);
+        }
+        self.lingering.retain(|stream| !stream.tcp.is_closed());
+    }
+
+    /// Compares the clocks from time to time, as the driver does.
+    fn look(&mut self, now: Timestamp) {
+        if now.since(self.last_look) < LOOK_EVERY {
+            return;
+        }
+        if std::mem::take(&mut self.slept) {
+            self.engine.handle_host(self.last_look, now, HostFault::Suspended);
+        }
+        let step = std::mem::take(&mut self.wall_step_ns);
+        if step != 0 {
+            self.engine.handle_host(self.last_look, now, HostFault::ClockStepped(step));
+        }
+        self.last_look = now;
+    }
+
+    pub(super) fn stall(&mut self) {
+        self.asleep = Asleep::Stalled;
+    }
+
+    /// The host goes to sleep.
+    pub(super) fn suspend(&mut self, now: Timestamp) {
+        // The last look was at most as long ago as the driver waits.
+        self.last_look = self.last_look.max(now - LOOK_EVERY);
+        self.asleep = Asleep::Suspended;
+        self.slept = true;
+    }
+
+    pub(super) fn set_wall_clock(&mut self, by_ns: i64) {
+        self.wall_step_ns += by_ns;
+    }
+
+    /// The process goes on.
+    pub(super) fn resume(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        self.asleep = Asleep::No;
+        let due = self.engine.next_deadline().map_or(Timestamp::NEVER, |(at, _)| at);
+        // As the driver has it: lateness counts where nothing else woke it.
+        if self.backlog.is_empty() && due != Timestamp::NEVER && now.since(due) >= STALL {
+            self.engine.handle_host(due, now, HostFault::Stalled);
+        }
+        self.look(now);
+        self.read_backlog(now, io.truth);
+        self.wake(now, io);
+    }
+}
+
+enum News {
+    Stream(StreamNews),
+    Quic(QuicNews),
+}
+
+fn next_mtu(packet: &Packet) -> Option<u32> {
+    // RFC 1191: the last two bytes of the header's second word; RFC 4443: all four.
+    let header = packet.bytes().len() - packet.payload().len() - 4;
+    let word = packet.bytes().get(header..header + 4)?;
+    let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+    Some(if packet.is_v6() { word } else { word & 0xffff }).filter(|mtu| *mtu > 0)
+}

@@ -1,0 +1,172 @@
+//! What really became of each probe, known packet by packet: what the ends believe is checked against it.
+//!
+//! A datagram is known by a hash of its first 64 bytes, which hold its integrity tag: a copy made on the way is the
+//! same datagram, and so is one that was altered further back, which a hash of the whole tells. One whose first bytes
+//! were altered is lost.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
+
+use probe_analysis::observation::FlowNo;
+use probe_protocol::time::Timestamp;
+
+/// For so long after its sending a datagram is still recognised.
+const RECOGNISED: Duration = Duration::from_secs(300);
+/// Bytes that name a datagram.
+const NAME: usize = 64;
+
+/// What became of one probe over UDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// How often it reached the listener, as it was sent.
+    pub up: u8,
+    /// How often it reached the listener altered.
+    pub up_altered: u8,
+    /// How often the listener replied to it.
+    pub replied: u8,
+    /// Of its replies, how many are echoes: the others say that the flow is not known.
+    pub echoed: u8,
+    /// How many replies, copies included, reached the client as they were sent.
+    pub down: u8,
+    /// How many of those were echoes.
+    pub echoed_down: u8,
+    /// How many replies reached the client altered.
+    pub down_altered: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    flow: FlowNo,
+    seq: u64,
+    echo: bool,
+    whole: u64,
+}
+
+/// What became of every probe over UDP.
+#[derive(Debug, Default)]
+pub struct Truth {
+    flows: BTreeMap<FlowNo, (u64, Vec<Way>)>,
+    closed: bool,
+    up: Names,
+    down: Names,
+    /// Packets that one of the hosts' own kernels threw away: a checksum was wrong, nobody listened, the host slept.
+    pub refused_by_hosts: u64,
+    /// Datagrams of QUIC connections that left the client, and that reached the listener.
+    pub quic_up: (u64, u64),
+    /// Datagrams of QUIC connections that left the listener, and that reached the client.
+    pub quic_down: (u64, u64),
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    known: HashMap<u64, Known>,
+    order: VecDeque<(Timestamp, u64)>,
+}
+
+impl Names {
+    fn keep(&mut self, now: Timestamp, datagram: &[u8], known: Known) {
+        while self.order.front().is_some_and(|(at, _)| now.since(*at) > RECOGNISED) {
+            if let Some((_, name)) = self.order.pop_front() {
+                self.known.remove(&name);
+            }
+        }
+        let name = name(datagram);
+        self.known.insert(name, known);
+        self.order.push_back((now, name));
+    }
+
+    /// The datagram, and whether it is as it was sent.
+    fn find(&self, datagram: &[u8]) -> Option<(Known, bool)> {
+        let known = self.known.get(&name(datagram)).copied()?;
+        Some((known, known.whole == hash(datagram)))
+    }
+}
+
+fn name(datagram: &[u8]) -> u64 {
+    hash(&datagram[..datagram.len().min(NAME)])
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+impl Truth {
+    /// Of no probe, where it is not to be kept.
+    pub(super) fn new(kept: bool) -> Self {
+        Self { closed: !kept, ..Self::default() }
+    }
+
+    /// The client sends a probe.
+    pub(super) fn sent(&mut self, now: Timestamp, flow: FlowNo, seq: u64, datagram: &[u8]) {
+        if self.closed {
+            return;
+        }
+        let (first, ways) = self.flows.entry(flow).or_insert((seq, Vec::new()));
+        let at = seq.saturating_sub(*first) as usize;
+        if ways.len() <= at {
+            ways.resize(at + 1, Way::default());
+        }
+        self.up.keep(now, datagram, Known { flow, seq, echo: false, whole: hash(datagram) });
+    }
+
+    /// The run is settled: what arrives from now on, nobody waits for.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    fn way(&mut self, known: Known) -> Option<&mut Way> {
+        if self.closed {
+            return None;
+        }
+        let (first, ways) = self.flows.get_mut(&known.flow)?;
+        ways.get_mut(known.seq.checked_sub(*first)? as usize)
+    }
+
+    /// A datagram reached the listener; answers with what identifies the probe, where it is one.
+    pub(super) fn reached_listener(&mut self, datagram: &[u8]) -> Option<(FlowNo, u64)> {
+        let (known, intact) = self.up.find(datagram)?;
+        if let Some(way) = self.way(known) {
+            let count = if intact { &mut way.up } else { &mut way.up_altered };
+            *count = count.saturating_add(1);
+        }
+        Some((known.flow, known.seq))
+    }
+
+    /// The listener replies to a probe.
+    pub(super) fn replied(&mut self, now: Timestamp, probe: (FlowNo, u64), echo: bool, datagram: &[u8]) {
+        let known = Known { flow: probe.0, seq: probe.1, echo, whole: hash(datagram) };
+        if let Some(way) = self.way(known) {
+            way.replied = way.replied.saturating_add(1);
+            way.echoed = way.echoed.saturating_add(u8::from(echo));
+        }
+        self.down.keep(now, datagram, known);
+    }
+
+    /// A datagram reached the client.
+    pub(super) fn reached_client(&mut self, datagram: &[u8]) {
+        let Some((known, intact)) = self.down.find(datagram) else { return };
+        let Some(way) = self.way(known) else { return };
+        if intact {
+            way.down = way.down.saturating_add(1);
+            way.echoed_down = way.echoed_down.saturating_add(u8::from(known.echo));
+        } else {
+            way.down_altered = way.down_altered.saturating_add(1);
+        }
+    }
+
+    /// What became of a probe; none where it was never sent.
+    pub fn of(&self, flow: FlowNo, seq: u64) -> Option<Way> {
+        let (first, ways) = self.flows.get(&flow)?;
+        ways.get(seq.checked_sub(*first)? as usize).copied()
+    }
+
+    /// Every probe that left the client: flow and number.
+    pub fn probes(&self) -> impl Iterator<Item = (FlowNo, u64, Way)> {
+        self.flows
+            .iter()
+            .flat_map(|(flow, (first, ways))| (*first..).zip(ways).map(|(seq, way)| (*flow, seq, *way)))
+    }
+}
