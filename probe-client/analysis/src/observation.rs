@@ -2,6 +2,8 @@
 //!
 //! Times are [`Timestamp`]s of the client's clock unless a field says otherwise. What was not measured is `None`.
 
+mod load;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use probe_protocol::time::{Timestamp, WallTime};
 use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::{Carrier, Refusal};
 use serde::{Deserialize, Serialize};
+
+pub use self::load::{Ceiling, DelayRange, Load, LoadBin, LoadEnd, LoadExperiment};
 
 /// A flow's number within its run: one 5-tuple's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,6 +54,10 @@ pub enum Observation {
     Host(HostEvent),
     /// The listener is another boot than before.
     ListenerRestarted(ListenerRestarted),
+    /// One step of a load.
+    Load(Load),
+    /// What an end can do by itself.
+    Ceiling(Ceiling),
     /// A flow is over.
     FlowEnded(FlowEnded),
     /// The run is over.

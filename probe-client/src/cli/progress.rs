@@ -84,6 +84,8 @@ impl Progress {
             | Observation::Arrivals(_)
             | Observation::Tcp(_)
             | Observation::PathMtu(_)
+            | Observation::Load(_)
+            | Observation::Ceiling(_)
             | Observation::RunEnded(_) => {}
         }
     }

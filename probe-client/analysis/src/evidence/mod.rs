@@ -1,6 +1,7 @@
 //! What is kept of the observations: enough for every statistic and every cause, in constant memory per flow.
 
 mod flow;
+mod load;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -8,10 +9,11 @@ use std::collections::BTreeMap;
 use probe_protocol::time::Timestamp;
 
 pub use self::flow::{FlowEvidence, Rewrites};
+pub use self::load::Loads;
 pub use self::traffic::{Marks, Traffic};
 use crate::observation::{
-    FlowNo, HostEvent, ListenerRestarted, Moved, Observation, OpeningArrivals, PathMtu, Resolved, RunEnded,
-    RunStarted,
+    Ceiling, FlowNo, HostEvent, ListenerRestarted, Moved, Observation, OpeningArrivals, PathMtu, Resolved,
+    RunEnded, RunStarted,
 };
 
 /// Flows at most; what is said of further ones is counted and dropped.
@@ -42,6 +44,10 @@ pub struct Evidence {
     pub host: Vec<HostEvent>,
     /// Searches for the largest packet.
     pub path_mtu: Vec<PathMtu>,
+    /// Steps of load, condensed.
+    pub loads: Loads,
+    /// What the ends can do by themselves.
+    pub ceilings: Vec<Ceiling>,
     /// Observations that were dropped: of flows that were not announced, or beyond a bound.
     pub dropped: u64,
     /// The latest moment that any observation spoke of.
@@ -94,6 +100,14 @@ impl Evidence {
                 self.saw(o.at);
                 keep(&mut self.restarts, *o, &mut self.dropped);
                 self.flows.values_mut().for_each(|flow| flow.traffic.listener_clock_changed());
+            }
+            Observation::Load(o) => {
+                self.saw(o.to);
+                self.loads.note(o, &mut self.dropped);
+            }
+            Observation::Ceiling(o) => {
+                self.saw(o.at);
+                keep(&mut self.ceilings, *o, &mut self.dropped);
             }
             Observation::FlowEnded(o) => {
                 self.saw(o.at);
