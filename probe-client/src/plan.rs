@@ -140,7 +140,19 @@ impl Plan {
                 16 * flow.dress.dressed_len(Form::Opening, flow.dress.row().handshake_len) as u64;
             let probes = match flow.purpose {
                 Purpose::PathMtu => 200 * 1500,
-                Purpose::Steady | Purpose::Marks | Purpose::Reach => {
+                Purpose::Steady
+                | Purpose::Marks
+                | Purpose::Reach
+                | Purpose::Trial
+                | Purpose::Fresh
+                | Purpose::Old
+                | Purpose::Crossed
+                | Purpose::Fan
+                | Purpose::Idle
+                | Purpose::Named
+                | Purpose::Fragments
+                | Purpose::Concurrent
+                | Purpose::Bulk => {
                     let count = (self.reach + self.measure).as_nanos().checked_div(flow.interval.as_nanos());
                     count.unwrap_or(0) as u64 * (u64::from(flow.size) + HEADERS)
                 }

@@ -99,6 +99,9 @@ impl MadeUp {
             to: self.to,
             size: 200,
             interval: Duration::from_millis(20),
+            replaces: None,
+            server_name: None,
+            life: None,
         }));
         flow
     }

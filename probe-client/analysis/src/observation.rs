@@ -2,6 +2,7 @@
 //!
 //! Times are [`Timestamp`]s of the client's clock unless a field says otherwise. What was not measured is `None`.
 
+mod experiments;
 mod load;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,9 @@ use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::{Carrier, Refusal};
 use serde::{Deserialize, Serialize};
 
+pub use self::experiments::{
+    Asked, Death, Fragment, IdleGap, NameChanged, Refresh, ServerNameKind, Silence, Watch, WatchAnswer,
+};
 pub use self::load::{Ceiling, DelayRange, Load, LoadBin, LoadEnd, LoadExperiment};
 
 /// A flow's number within its run: one 5-tuple's life.
@@ -50,7 +54,17 @@ pub enum Observation {
     Tcp(TcpView),
     /// The result of a search for the largest packet.
     PathMtu(PathMtu),
-    /// The client's host did something that the path must not be blamed for.
+    /// A flow that answered before is silent, or answers again.
+    Silence(Silence),
+    /// One rung of a ladder of idle gaps was decided.
+    IdleGap(IdleGap),
+    /// What became of fragments of one size and way.
+    Fragment(Fragment),
+    /// What the gateway, the loopback and the interface answered in one second.
+    Watch(Watch),
+    /// The target's name leads elsewhere than before.
+    NameChanged(NameChanged),
+    /// A host did something that the path must not be blamed for.
     Host(HostEvent),
     /// The listener is another boot than before.
     ListenerRestarted(ListenerRestarted),
@@ -104,6 +118,26 @@ pub enum Purpose {
     PathMtu,
     /// Sends and asks for DSCP and ECN marks.
     Marks,
+    /// A short flow of one image, repeated in random order beside its controls.
+    Trial,
+    /// A new port beside old flows of the same image.
+    Fresh,
+    /// A long-lived flow of a soak.
+    Old,
+    /// One of several with crossed rates, sizes and staggered starts.
+    Crossed,
+    /// One of many source ports with all else the same.
+    Fan,
+    /// One rung of a ladder of idle gaps.
+    Idle,
+    /// TLS with another server name, or none.
+    Named,
+    /// Datagrams larger than the MTU, without DF.
+    Fragments,
+    /// One of a ladder of flows that are open at the same time.
+    Concurrent,
+    /// Load.
+    Bulk,
 }
 
 /// A flow is about to open.
@@ -125,8 +159,17 @@ pub struct FlowPlanned {
     pub to: SocketAddr,
     /// Length of its datagrams (UDP) or records, bytes.
     pub size: u16,
-    /// Time between its probes; zero where it sends none by schedule.
+    /// Time between its probes, on average; zero where it sends none by schedule.
     pub interval: Duration,
+    /// The flow that it follows after that one's death, with the same properties.
+    #[serde(default)]
+    pub replaces: Option<FlowNo>,
+    /// Which name a TLS or QUIC flow gives; none for other carriers.
+    #[serde(default)]
+    pub server_name: Option<ServerNameKind>,
+    /// How long it is meant to live from its opening on; none for one that stays to the end of the run.
+    #[serde(default)]
+    pub life: Option<Duration>,
 }
 
 /// An attempt to open a flow came to an end.
@@ -414,7 +457,7 @@ pub struct PathMtu {
     pub interface: Option<u32>,
 }
 
-/// The client's host did something.
+/// A host did something.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostEvent {
     /// Start, or the moment.
@@ -425,7 +468,7 @@ pub struct HostEvent {
     pub what: HostFault,
 }
 
-/// What the client's host did.
+/// What a host did: the client's, where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum HostFault {
     /// It slept.
@@ -438,6 +481,15 @@ pub enum HostFault {
     ReceiveOverflow(u32),
     /// The system refused to send: in its words.
     SendFailed(String),
+    /// The interface, local address or gateway towards the target is another.
+    InterfaceChanged {
+        /// In words, `eth0 192.0.2.7 via 192.0.2.1`; `none` where there was no way.
+        old: String,
+        /// Likewise.
+        new: String,
+    },
+    /// The listener was too busy to answer in time: its own clocks say so.
+    ListenerStalled,
 }
 
 /// The listener is another boot than before.

@@ -86,6 +86,11 @@ impl Progress {
             | Observation::PathMtu(_)
             | Observation::Load(_)
             | Observation::Ceiling(_)
+            | Observation::Silence(_)
+            | Observation::IdleGap(_)
+            | Observation::Fragment(_)
+            | Observation::Watch(_)
+            | Observation::NameChanged(_)
             | Observation::RunEnded(_) => {}
         }
     }

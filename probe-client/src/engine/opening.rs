@@ -74,6 +74,9 @@ impl Engine {
                 to,
                 size: flow.spec.size,
                 interval: flow.spec.interval,
+                replaces: None,
+                server_name: None,
+                life: None,
             };
             self.observe(Observation::FlowPlanned(planned));
         }

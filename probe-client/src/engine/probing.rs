@@ -340,7 +340,19 @@ struct Times {
 fn mark_of(flow: &Flow) -> u8 {
     match flow.spec.purpose {
         Purpose::Marks => MARKS[(flow.next_seq() % MARKS.len() as u64) as usize],
-        Purpose::Steady | Purpose::Reach | Purpose::PathMtu => 0,
+        Purpose::Steady
+        | Purpose::Reach
+        | Purpose::PathMtu
+        | Purpose::Trial
+        | Purpose::Fresh
+        | Purpose::Old
+        | Purpose::Crossed
+        | Purpose::Fan
+        | Purpose::Idle
+        | Purpose::Named
+        | Purpose::Fragments
+        | Purpose::Concurrent
+        | Purpose::Bulk => 0,
     }
 }
 

@@ -92,6 +92,11 @@ impl Evidence {
             Observation::Arrivals(o) => self.arrivals(o),
             Observation::Tcp(o) => self.of_flow(o.flow, |flow| flow.tcp = Some(*o)),
             Observation::PathMtu(o) => keep(&mut self.path_mtu, o.clone(), &mut self.dropped),
+            Observation::Silence(o) => self.saw(o.at),
+            Observation::IdleGap(o) => self.saw(o.at),
+            Observation::Fragment(o) => self.saw(o.at),
+            Observation::Watch(o) => self.saw(o.at),
+            Observation::NameChanged(o) => self.saw(o.at),
             Observation::Host(o) => {
                 self.saw(o.to);
                 keep(&mut self.host, o.clone(), &mut self.dropped);

@@ -105,6 +105,14 @@ fn host(case: &Case<'_>, event: &HostEvent) -> Event {
         HostFault::SendFailed(says) => {
             ("send-failed", None, format!("this computer refused to send: {says}"))
         }
+        HostFault::InterfaceChanged { old, new } => (
+            "interface-changed",
+            Some(Cause::InterfaceChanged),
+            format!("this computer's way to the network changed from {old} to {new}"),
+        ),
+        HostFault::ListenerStalled => {
+            ("listener-stalled", None, "the listener's computer was too busy to answer".to_owned())
+        }
     };
     Event { cause, ..at(case, kind, event.from, event.to, says) }
 }

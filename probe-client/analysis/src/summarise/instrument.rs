@@ -22,7 +22,10 @@ pub(super) fn instrument(case: &Case<'_>, local: bool) -> Instrument {
             HostFault::Suspended => out.suspended_s += length,
             HostFault::Stalled => out.stalled_s += length,
             HostFault::ReceiveOverflow(n) => out.socket_drops += u64::from(*n),
-            HostFault::ClockStepped(_) | HostFault::SendFailed(_) => {}
+            HostFault::ClockStepped(_)
+            | HostFault::SendFailed(_)
+            | HostFault::InterfaceChanged { .. }
+            | HostFault::ListenerStalled => {}
         }
     }
     out.suspended_s = (out.suspended_s * 1000.0).round() / 1000.0;
