@@ -7,6 +7,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{PORT, natted, rules};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
@@ -23,7 +24,11 @@ fn lab(kind: ProxyKind) -> Lab {
     Lab::start(&Topology { proxy, ..natted() }, &rules(DIVERT), 1).unwrap()
 }
 
-/// A listener that answers each connection with what it was sent, over TLS where it has a certificate.
+/// Longest wait for the other end: a connection may have lost it on the way.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A listener that answers each connection with what it was sent, over TLS where it has a certificate. Each connection
+/// has a thread of its own: one whose client is gone without a word holds up no other.
 fn serve(
     lab: &Lab,
     tls: Option<Arc<ServerConfig>>,
@@ -33,25 +38,38 @@ fn serve(
     std::thread::spawn(move || {
         let mut seen = Vec::new();
         for _ in 0..connections {
-            let (mut stream, from) = listener.accept().unwrap();
+            let (stream, from) = listener.accept().unwrap();
             seen.push(from);
-            let mut five = [0; 5];
-            match &tls {
-                Some(config) => {
-                    let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
-                    // A client that does not like the certificate is gone.
-                    if stream.read_exact(&mut five).is_ok() {
-                        stream.write_all(&five).unwrap();
-                    }
-                }
-                None => {
-                    stream.read_exact(&mut five).unwrap();
-                    stream.write_all(&five).unwrap();
-                }
-            }
+            let tls = tls.clone();
+            std::thread::spawn(move || echo(stream, tls));
         }
         seen
     })
+}
+
+fn echo(mut stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut five = [0; 5];
+    match tls {
+        Some(config) => {
+            let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+            // A client that does not like the certificate is gone.
+            if stream.read_exact(&mut five).is_ok() {
+                stream.write_all(&five).unwrap();
+            }
+        }
+        None => {
+            stream.read_exact(&mut five).unwrap();
+            stream.write_all(&five).unwrap();
+        }
+    }
+}
+
+/// A connection of the client's host.
+fn connect(lab: &Lab, target: SocketAddr) -> TcpStream {
+    let stream = lab.client().run(|| TcpStream::connect_timeout(&target, PATIENCE)).unwrap().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
@@ -78,7 +96,7 @@ fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 /// Whether an echo over TLS succeeds, with a certificate that is the listener's own.
 fn echo_over_tls(lab: &Lab, target: SocketAddr, client: Arc<ClientConfig>) -> std::io::Result<()> {
     let name = ServerName::try_from(NAME).unwrap();
-    let stream = lab.client().run(|| TcpStream::connect(target)).unwrap().unwrap();
+    let stream = connect(lab, target);
     let mut tls = StreamOwned::new(ClientConnection::new(client, name).unwrap(), stream);
     tls.write_all(b"hello")?;
     let mut five = [0; 5];
@@ -113,7 +131,7 @@ fn what_is_no_tls_passes_a_proxy_unchanged_from_another_address() {
         for kind in [ProxyKind::Inspect, ProxyKind::Relay] {
             let lab = lab(kind);
             let listener = serve(&lab, None, 1);
-            let mut stream = lab.client().run(|| TcpStream::connect(lab.target(PORT))).unwrap().unwrap();
+            let mut stream = connect(&lab, lab.target(PORT));
             stream.write_all(b"plain").unwrap();
             let mut five = [0; 5];
             stream.read_exact(&mut five).unwrap();
@@ -128,7 +146,7 @@ fn what_is_no_tls_passes_a_proxy_unchanged_from_another_address() {
 fn a_portal_answers_everybody_and_a_proxy_goes_where_it_is_told() {
     in_namespaces("a_portal_answers_everybody_and_a_proxy_goes_where_it_is_told", || {
         let portal = lab(ProxyKind::Portal);
-        let mut stream = portal.client().run(|| TcpStream::connect(portal.target(PORT))).unwrap().unwrap();
+        let mut stream = connect(&portal, portal.target(PORT));
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -138,7 +156,7 @@ fn a_portal_answers_everybody_and_a_proxy_goes_where_it_is_told() {
         proxy.set_rules(&rules("[[rule]]\nname='no way out'\nmatch={address=['203.0.113.7'],direction='up',client_address=['198.51.100.4']}\ndo={act='drop'}")).unwrap();
         let listener = serve(&proxy, None, 1);
         let way_out = SocketAddr::new(proxy.side().unwrap().addresses().v4.into(), 8887);
-        let mut stream = proxy.client().run(|| TcpStream::connect(way_out)).unwrap().unwrap();
+        let mut stream = connect(&proxy, way_out);
         write!(stream, "CONNECT {} HTTP/1.1\r\n\r\n", proxy.target(PORT)).unwrap();
         let mut answer = [0; 39];
         stream.read_exact(&mut answer).unwrap();

@@ -3,10 +3,15 @@
 use std::io::Write;
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use super::sys;
 use super::{Lab, LabError};
 use crate::middlebox::Topology;
+
+/// No test that needs a lab takes longer, however busy the machine is.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Set in processes that were started again as root of their own user namespace.
 const INSIDE: &str = "LAB_INSIDE_NAMESPACE";
@@ -75,7 +80,7 @@ pub fn rerun_as_root_of_own_namespace(
 #[expect(clippy::panic, reason = "this is how a test fails")]
 pub fn in_namespaces(name: &str, test: impl FnOnce()) {
     match namespaces() {
-        Namespaces::Here => test(),
+        Namespaces::Here => bounded(name, LONGEST, test),
         Namespaces::InUserNamespace => {
             let arguments = ["--exact", name, "--nocapture"].map(Into::into);
             match rerun_as_root_of_own_namespace(arguments) {
@@ -91,6 +96,24 @@ pub fn in_namespaces(name: &str, test: impl FnOnce()) {
             assert!(!must_not_skip(), "{name} was skipped: {reason}");
         }
     }
+}
+
+/// Runs a test that must not wait for ever: when its time is up, its program says so and ends, with everything that it
+/// started, since a thread that waits for a socket cannot be told to stop.
+fn bounded(name: &str, limit: Duration, test: impl FnOnce()) {
+    let (done, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                let line = format!("{name} has not ended within {} s: given up\n", limit.as_secs());
+                let _ = std::io::stderr().lock().write_all(line.as_bytes());
+                std::process::exit(101);
+            }
+        });
+        // Dropped when the test ends, by a panic too.
+        let _done = done;
+        test();
+    });
 }
 
 /// Whether a test that cannot run here has to fail: with `CI=true` or `LAB_REQUIRED=1` in the environment.

@@ -124,7 +124,7 @@ async fn carry(mut inner: TcpStream, from: SocketAddr, work: &Work) -> io::Resul
     if !matches!(peeked, Ok(Ok(1))) || first[0] != HANDSHAKE {
         return join(inner, connect(target).await?).await;
     }
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), inner).await?;
+    let start = soon(LazyConfigAcceptor::new(rustls::server::Acceptor::default(), inner)).await?;
     let hello = start.client_hello();
     let name = hello.server_name().map(str::to_owned);
     let protocols: Vec<Vec<u8>> =
@@ -134,10 +134,10 @@ async fn carry(mut inner: TcpStream, from: SocketAddr, work: &Work) -> io::Resul
         Some(Ok(name)) => name,
         Some(Err(_)) | None => target.ip().into(),
     };
-    let outer = TlsConnector::from(authority.client(protocols)?).connect(to, outer).await?;
+    let outer = soon(TlsConnector::from(authority.client(protocols)?).connect(to, outer)).await?;
     let chosen = outer.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
     let name = name.unwrap_or_else(|| target.ip().to_string());
-    let inner = start.into_stream(authority.server(&name, chosen)?).await?;
+    let inner = soon(start.into_stream(authority.server(&name, chosen)?)).await?;
     join(inner, outer).await
 }
 
@@ -146,7 +146,7 @@ async fn head(inner: &mut TcpStream) -> io::Result<String> {
     const LONGEST: usize = 8192;
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
-        let byte = tokio::time::timeout(PATIENCE, inner.read_u8()).await.map_err(io::Error::other)??;
+        let byte = soon(inner.read_u8()).await?;
         bytes.push(byte);
         if bytes.len() > LONGEST {
             return Err(io::ErrorKind::InvalidData.into());
@@ -177,8 +177,13 @@ async fn asked_for(inner: &mut TcpStream) -> io::Result<SocketAddr> {
     target.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// A step of a connection's beginning: its other end may have gone a way that does not lead here any more.
+async fn soon<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(PATIENCE, step).await.map_err(io::Error::other)?
+}
+
 async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(target).await?;
+    let stream = soon(TcpStream::connect(target)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
