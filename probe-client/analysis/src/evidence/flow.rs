@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use probe_protocol::time::Timestamp;
+use probe_protocol::wire::hello::Carrier;
 
 use super::Traffic;
 use crate::observation::{
@@ -52,8 +52,19 @@ pub struct Rewrites {
     pub down: u64,
 }
 
+/// Bytes of IP and UDP headers, without options, beside each of a flow's datagrams; none of a stream's, where records
+/// and packets are not the same.
+fn headers(plan: &FlowPlanned) -> u64 {
+    match (plan.carrier, plan.to.is_ipv6()) {
+        (Carrier::Udp, false) => 28,
+        (Carrier::Udp, true) => 48,
+        (Carrier::Tcp | Carrier::Tls | Carrier::Quic | Carrier::QuicInverse, _) => 0,
+    }
+}
+
 impl FlowEvidence {
-    pub(super) fn new(plan: FlowPlanned, run_start: Timestamp) -> Self {
+    pub(super) fn new(plan: FlowPlanned) -> Self {
+        let traffic = Traffic::new(plan.at, headers(&plan));
         Self {
             plan,
             attempts: Vec::new(),
@@ -64,7 +75,7 @@ impl FlowEvidence {
             datagrams: None,
             tcp: None,
             ended: None,
-            traffic: Traffic::new(run_start),
+            traffic,
         }
     }
 

@@ -1,23 +1,33 @@
 //! What is kept of the observations: enough for every statistic and every cause, in constant memory per flow.
 
 mod flow;
+mod life;
 mod load;
+mod pulse;
 mod traffic;
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use probe_protocol::time::Timestamp;
+use probe_protocol::wire::hello::Carrier;
 
 pub use self::flow::{FlowEvidence, Rewrites};
+pub use self::life::{Gap, HEAD, Head, Life, Mark};
 pub use self::load::Loads;
+pub use self::pulse::{Bin, Blackout, Pulse};
 pub use self::traffic::{Marks, Traffic};
 use crate::observation::{
-    Ceiling, FlowNo, HostEvent, ListenerRestarted, Moved, Observation, OpeningArrivals, PathMtu, Resolved,
-    RunEnded, RunStarted,
+    Ceiling, Fate, FlowNo, HostEvent, ListenerRestarted, Moved, Observation, OpeningArrivals, PathMtu, Probe, Purpose,
+    Resolved, RunEnded, RunStarted,
 };
 
 /// Flows at most; what is said of further ones is counted and dropped.
 const MAX_FLOWS: usize = 4096;
+/// An answer over TCP within this time was not sent again after a loss in a blackout: the round trip of a satellite and
+/// its jitter, twice.
+pub const PROMPT: Duration = Duration::from_millis(1500);
 /// Events of one kind at most.
 const MAX_EVENTS: usize = 1024;
 
@@ -40,6 +50,11 @@ pub struct Evidence {
     pub moves: Vec<Moved>,
     /// Restarts of the listener.
     pub restarts: Vec<ListenerRestarted>,
+    /// What all flows of datagrams together sent and got back, over time.
+    pub datagrams: Pulse,
+    /// The same of all flows over TCP. Answered means within [`PROMPT`]: what TCP sends again after a blackout is no sign
+    /// of life during it.
+    pub streams: Pulse,
     /// What the client's host did.
     pub host: Vec<HostEvent>,
     /// Searches for the largest packet.
@@ -66,8 +81,7 @@ impl Evidence {
             Observation::FlowPlanned(o) => {
                 self.saw(o.at);
                 if self.flows.len() < MAX_FLOWS {
-                    let start = self.start();
-                    self.flows.entry(o.flow).or_insert_with(|| FlowEvidence::new(o.clone(), start));
+                    self.flows.entry(o.flow).or_insert_with(|| FlowEvidence::new(o.clone()));
                 } else {
                     self.dropped += 1;
                 }
@@ -83,6 +97,7 @@ impl Evidence {
             Observation::Channel(o) => self.of_flow(o.flow, |flow| flow.channel = Some(o.clone())),
             Observation::Probe(o) => {
                 self.saw(o.reply.map_or(o.sent, |reply| reply.at));
+                self.beat(o);
                 self.of_flow(o.flow, |flow| flow.traffic.probe(o));
             }
             Observation::Missed(o) => self.of_flow(o.flow, |flow| flow.traffic.missed += o.count),
@@ -138,6 +153,24 @@ impl Evidence {
     /// A flow's name.
     pub fn name(&self, flow: FlowNo) -> String {
         self.flows.get(&flow).map_or_else(|| format!("flow {}", flow.0), |f| f.plan.name.clone())
+    }
+
+    fn beat(&mut self, o: &Probe) {
+        let Some(flow) = self.flows.get(&o.flow) else { return };
+        let is_stream = matches!(flow.plan.carrier, Carrier::Tcp | Carrier::Tls);
+        if matches!(o.fate, Fate::Excluded(_)) || matches!(flow.plan.purpose, Purpose::PathMtu | Purpose::Marks) {
+            return;
+        }
+        let prompt = o.reply.is_some_and(|reply| !is_stream || reply.at.since(o.sent) <= PROMPT);
+        let bin = Bin {
+            sent: 1,
+            received: u16::from(prompt),
+            lost_up: u16::from(o.fate == Fate::LostUp),
+            lost_down: u16::from(o.fate == Fate::LostDown),
+        };
+        let since_start = o.sent.since(self.start());
+        let pulse = if is_stream { &mut self.streams } else { &mut self.datagrams };
+        pulse.add(since_start, &bin);
     }
 
     fn saw(&mut self, at: Timestamp) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use probe_protocol::time::Timestamp;
 
+use super::life::{HEAD, Head, Life, Passed};
 use crate::observation::{Excluded, Fate, Probe, ProbeReply};
 use crate::stats::histogram::Histogram;
 use crate::stats::ipdv::Ipdv;
@@ -72,12 +73,28 @@ pub struct Traffic {
     pub tos_down: Marks,
     /// Bytes sent.
     pub bytes: u64,
+    /// The fates of its first probes.
+    pub head: Head,
+    /// Where it was last alive, and what came after.
+    pub life: Life,
     /// When the first probe was sent.
     pub first: Option<Timestamp>,
     /// When the last probe was sent.
     pub last: Option<Timestamp>,
-    by_number: Resequencer<(u64, u8, u64)>,
+    by_number: Resequencer<Settled>,
     before: Option<(u64, u64)>,
+    /// Bytes of headers that a probe's IP packet has beside it.
+    headers: u64,
+}
+
+/// A probe in the order of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Settled {
+    seq: u64,
+    fate: u8,
+    delay: u64,
+    size: u16,
+    sent: Timestamp,
 }
 
 /// How often a TOS byte was sent as one value and received as another.
@@ -140,11 +157,12 @@ const LOST_DOWN: u8 = 2;
 const LOST_UNKNOWN: u8 = 3;
 
 impl Traffic {
-    pub(super) fn new(run_start: Timestamp) -> Self {
+    /// Of a flow that begins at a moment; `headers`: bytes of headers beside each probe in its IP packet.
+    pub(super) fn new(start: Timestamp, headers: u64) -> Self {
         Self {
             sent: 0,
             counts: Counts::default(),
-            timeline: Timeline::new(run_start),
+            timeline: Timeline::new(start),
             duplicates: 0,
             duplicated_up: 0,
             reordered: 0,
@@ -166,10 +184,13 @@ impl Traffic {
             tos_up: Marks::default(),
             tos_down: Marks::default(),
             bytes: 0,
+            head: Head::default(),
+            life: Life::default(),
             first: None,
             last: None,
             by_number: Resequencer::new(HELD_PROBES),
             before: None,
+            headers,
         }
     }
 
@@ -206,7 +227,9 @@ impl Traffic {
         self.counts.add(&counts);
         self.duplicates += u64::from(probe.extra_replies);
         let delay = probe.reply.as_ref().map_or(0, |reply| self.reply(probe, reply));
-        if let Some(settled) = self.by_number.push((probe.seq, fate, delay)) {
+        self.note_head(probe.seq, fate);
+        let Probe { seq, size, sent, .. } = *probe;
+        if let Some(settled) = self.by_number.push(Settled { seq, fate, delay, size, sent }) {
             self.settle(settled);
         }
     }
@@ -239,7 +262,26 @@ impl Traffic {
         trip.path_nanos()
     }
 
-    fn settle(&mut self, (seq, fate, delay): (u64, u8, u64)) {
+    fn note_head(&mut self, seq: u64, fate: u8) {
+        if seq < HEAD {
+            let bits = match fate {
+                RECEIVED => &mut self.head.received,
+                LOST_UP => &mut self.head.lost_up,
+                LOST_DOWN => &mut self.head.lost_down,
+                _ => &mut self.head.lost_unknown,
+            };
+            *bits |= 1 << seq;
+        }
+    }
+
+    fn settle(&mut self, Settled { seq, fate, delay, size, sent }: Settled) {
+        let passed = match fate {
+            RECEIVED => Passed::Both,
+            LOST_UP => Passed::No,
+            LOST_DOWN => Passed::UpOnly,
+            _ => Passed::Unknown,
+        };
+        self.life.push(seq, u64::from(size) + self.headers, sent, passed);
         self.loss_up.push(fate == LOST_UP);
         // What was lost on the way up says nothing of the way down.
         if fate != LOST_UP {
