@@ -102,6 +102,7 @@ impl MadeUp {
             replaces: None,
             server_name: None,
             life: None,
+            marks: Vec::new(),
         }));
         flow
     }
@@ -155,6 +156,7 @@ impl MadeUp {
             authenticated: invited,
             software: [0, 1, 0],
             listener_wall: wall(0.025),
+            handshake: None,
         }))
     }
 
@@ -224,6 +226,7 @@ impl MadeUp {
             at: at(6.0),
             udp: flows.to_vec(),
             tcp_accepted: None,
+            client_hellos: None,
         }))
     }
 

@@ -15,7 +15,8 @@ use probe_protocol::wire::hello::{Carrier, Refusal};
 use serde::{Deserialize, Serialize};
 
 pub use self::experiments::{
-    Asked, Death, Fragment, IdleGap, NameChanged, Refresh, ServerNameKind, Silence, Watch, WatchAnswer,
+    Asked, Death, Fragment, IdleGap, NameChanged, Refresh, ServerNameKind, Silence, StreamEnd, StreamEndSeen,
+    Watch, WatchAnswer,
 };
 pub use self::load::{Ceiling, DelayRange, Load, LoadBin, LoadEnd, LoadExperiment};
 
@@ -62,6 +63,8 @@ pub enum Observation {
     Fragment(Fragment),
     /// What the gateway, the loopback and the interface answered in one second.
     Watch(Watch),
+    /// How the listener saw a stream end that was cut.
+    StreamEnd(StreamEnd),
     /// The target's name leads elsewhere than before.
     NameChanged(NameChanged),
     /// A host did something that the path must not be blamed for.
@@ -170,6 +173,10 @@ pub struct FlowPlanned {
     /// How long it is meant to live from its opening on; none for one that stays to the end of the run.
     #[serde(default)]
     pub life: Option<Duration>,
+    /// The TOS bytes that its probes go through, probe `n` with the one at `n` modulo their number; empty where all have
+    /// zero.
+    #[serde(default)]
+    pub marks: Vec<u8>,
 }
 
 /// An attempt to open a flow came to an end.
@@ -265,6 +272,21 @@ pub struct FlowOpened {
     pub software: [u8; 3],
     /// The listener's wall clock when it accepted.
     pub listener_wall: WallTime,
+    /// What the opening took on the wire, where the flow's packets are its own (UDP).
+    #[serde(default)]
+    pub handshake: Option<Handshake>,
+}
+
+/// The packets of a UDP flow's opening, before its first probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshake {
+    /// Packets sent from the source port that opened.
+    pub packets: u32,
+    /// Their bytes as IP packets.
+    pub bytes: u32,
+    /// How many of the first packets stayed without an answer although a later one had its own; none where the answers do
+    /// not tell to which packet they belong.
+    pub unanswered_first: Option<u32>,
 }
 
 /// The channel of a TLS or QUIC flow.
@@ -427,6 +449,9 @@ pub struct OpeningArrivals {
     pub udp: Vec<(FlowNo, u32, u32)>,
     /// TCP connections accepted from the client's address, where it was asked over UDP.
     pub tcp_accepted: Option<u32>,
+    /// Of those, how many showed a TLS ClientHello, where the listener says.
+    #[serde(default)]
+    pub client_hellos: Option<u32>,
 }
 
 /// TCP_INFO of both ends of a flow.

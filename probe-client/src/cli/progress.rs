@@ -90,6 +90,7 @@ impl Progress {
             | Observation::IdleGap(_)
             | Observation::Fragment(_)
             | Observation::Watch(_)
+            | Observation::StreamEnd(_)
             | Observation::NameChanged(_)
             | Observation::RunEnded(_) => {}
         }

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use probe_analysis::observation::{FlowNo, Moved, Observation, OpeningArrivals, TcpView};
+use probe_analysis::observation::{
+    End, FlowNo, Moved, Observation, OpeningArrivals, Purpose, StreamEnd, StreamEndSeen, TcpView,
+};
 use probe_protocol::control::{
     self, DatagramsRequest, EndRequest, FlowRequest, HandInRequest, LedgerRequest, MAX_HAND_IN,
-    MAX_HAND_IN_CHUNK, MAX_MESSAGE, OpeningsRequest, Reply, Request, TcpFacts,
+    MAX_HAND_IN_CHUNK, MAX_MESSAGE, OpeningsRequest, Reply, Request, StreamOver, TcpFacts,
 };
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
@@ -106,6 +108,13 @@ impl Requests {
     }
 }
 
+/// A stream that was cut after it had opened: the listener is asked how it saw that.
+fn is_cut(flow: &Flow) -> bool {
+    flow.has_stream()
+        && matches!(flow.spec.carrier, Carrier::Tcp | Carrier::Tls)
+        && matches!(flow.state, State::Ended(End::Reset | End::Closed | End::TimedOut))
+}
+
 impl Engine {
     /// Queues a request about a flow.
     pub(super) fn ask(&mut self, now: Timestamp, about: FlowNo, message: Request) {
@@ -173,7 +182,9 @@ impl Engine {
             };
             // Seconds without an answer come first, so that a dead flow is the last resort.
             let last = flow.last_reply.map_or(0, |t| t.as_nanos() / 2_000_000_000);
-            (std::cmp::Reverse(last), kind, flow.no)
+            // Flows whose packets are counted carry nothing else where another way is alive.
+            let counted = !matches!(flow.spec.purpose, Purpose::Steady | Purpose::Reach | Purpose::PathMtu);
+            (std::cmp::Reverse(last), counted, kind, flow.no)
         };
         let mut open: Vec<&Flow> = self.flows.iter().filter(|f| f.is_open()).collect();
         open.sort_by_key(|f| rank(f));
@@ -205,6 +216,15 @@ impl Engine {
             (Request::Flow(_), Reply::Flow(facts)) => {
                 if let Some(flow) = self.flows.get_mut(about.0 as usize) {
                     flow.listener_tcp = facts.tcp;
+                }
+                if self.flow(about).is_some_and(is_cut) {
+                    let seen = match facts.over {
+                        None => StreamEndSeen::Open,
+                        Some(StreamOver::Reset) => StreamEndSeen::Reset,
+                        Some(StreamOver::Closed) => StreamEndSeen::Closed,
+                        Some(StreamOver::Own) => StreamEndSeen::Own,
+                    };
+                    self.observe(Observation::StreamEnd(StreamEnd { flow: about, seen, at: now }));
                 }
                 if let Some((old, _)) = facts.moved.last() {
                     self.observe(Observation::Moved(Moved {
@@ -243,7 +263,12 @@ impl Engine {
                 let over_udp = self.flow(via).is_some_and(|f| !f.has_stream());
                 let tcp_accepted = over_udp.then_some(openings.tcp_accepted);
                 if !udp.is_empty() || tcp_accepted.is_some() {
-                    self.observe(Observation::Arrivals(OpeningArrivals { at: now, udp, tcp_accepted }));
+                    self.observe(Observation::Arrivals(OpeningArrivals {
+                        at: now,
+                        udp,
+                        tcp_accepted,
+                        client_hellos: tcp_accepted.map(|_| openings.client_hellos),
+                    }));
                 }
             }
             // An error, or a reply to another question: what was asked stays unknown.
@@ -295,7 +320,7 @@ impl Engine {
                 self.ask(now, no, Request::Datagrams(DatagramsRequest { flow: id, received, from: 0 }));
             }
         }
-        let tcp = self.flows.iter().filter(|f| f.is_open() && f.spec.carrier == Carrier::Tcp);
+        let tcp = self.flows.iter().filter(|f| f.is_open() && f.spec.carrier == Carrier::Tcp || is_cut(f));
         let tcp: Vec<_> = tcp.filter_map(|f| f.ledger_id.map(|id| (f.no, id))).collect();
         for (no, id) in tcp {
             self.actions.push_back(Action::ReadTcp { flow: no });

@@ -61,6 +61,8 @@ pub(super) struct Opening {
     pub(super) cookie: [u8; 16],
     /// Hellos sent in this attempt.
     pub(super) hellos: u32,
+    /// The first of them that was answered.
+    pub(super) first_answered: Option<u32>,
     /// What arrived on the stream and is not understood yet.
     pub(super) bytes: Vec<u8>,
     pub(super) received: u64,
@@ -181,6 +183,7 @@ impl Flow {
                 nonce: 0,
                 cookie: [0; 16],
                 hellos: 0,
+                first_answered: None,
                 bytes: Vec::new(),
                 received: 0,
                 way: Way::Own,

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use probe_analysis::observation::{
-    Attempt, Channel, End, FlowEnded, FlowNo, FlowOpened, FlowPlanned, ListenerRestarted, Observation,
-    Outcome, Purpose,
+    Attempt, Channel, End, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Handshake, ListenerRestarted,
+    Observation, Outcome, Purpose,
 };
 use probe_protocol::PROTOCOL_VERSION;
 use probe_protocol::time::Timestamp;
@@ -16,7 +16,7 @@ use probe_protocol::wire::stream::{Deframer, Framer};
 use probe_protocol::wire::{BODY_AT, HANDSHAKE_BODY_LEN, Kind};
 use rand::RngCore;
 
-use super::flow::{Link, MAX_OPENING_BYTES, Outgoing, State, Way};
+use super::flow::{Flow, Link, MAX_OPENING_BYTES, Outgoing, State, Way};
 use super::mtu::Search;
 use super::{Action, ChannelFacts, Closed, Engine, Phase, Reason, Transmit, foreign};
 
@@ -51,6 +51,7 @@ impl Engine {
         flow.opening.nonce = nonce;
         flow.opening.cookie = [0; 16];
         flow.opening.hellos = 0;
+        flow.opening.first_answered = None;
         flow.opening.bytes.clear();
         flow.opening.received = 0;
         flow.opening.source = None;
@@ -77,6 +78,11 @@ impl Engine {
                 replaces: None,
                 server_name: None,
                 life: None,
+                marks: if flow.spec.purpose == Purpose::Marks {
+                    super::probing::MARKS.to_vec()
+                } else {
+                    Vec::new()
+                },
             };
             self.observe(Observation::FlowPlanned(planned));
         }
@@ -370,6 +376,12 @@ impl Engine {
         match header.kind {
             Kind::Challenge => {
                 let Ok(challenge) = Challenge::decode(body) else { return false };
+                // An answer has the number of its question.
+                let answered = u32::try_from(header.seq).unwrap_or(u32::MAX);
+                if let Some(flow) = self.flows.get_mut(no.0 as usize) {
+                    let first = flow.opening.first_answered.map_or(answered, |first| first.min(answered));
+                    flow.opening.first_answered = Some(first);
+                }
                 if let Some(flow) = self.flows.get_mut(no.0 as usize)
                     && flow.opening.cookie != challenge.cookie
                 {
@@ -444,6 +456,7 @@ impl Engine {
             authenticated: accept.authenticated,
             software: accept.software,
             listener_wall: accept.wall,
+            handshake: handshake(flow),
         };
         let facts = flow.opening.channel.as_ref();
         let channel = facts.map(|c| channel(no, now, c, expected, Some(c.exporter == accept.binding)));
@@ -481,6 +494,18 @@ impl Engine {
         }
         self.boot = Some((boot, now));
     }
+}
+
+/// The packets of a UDP flow's opening.
+fn handshake(flow: &Flow) -> Option<Handshake> {
+    if flow.spec.carrier != Carrier::Udp {
+        return None;
+    }
+    let row = flow.spec.dress.row();
+    let headers = if flow.spec.to.is_ipv6() { 48 } else { 28 };
+    let each = flow.spec.dress.dressed_len(Form::Opening, row.handshake_len) as u32 + headers;
+    let hellos = flow.opening.hellos;
+    Some(Handshake { packets: hellos, bytes: hellos * each, unanswered_first: flow.opening.first_answered })
 }
 
 /// What is said of a flow's channel; `same_exporter` where the listener told its own.

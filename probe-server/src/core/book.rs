@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use probe_protocol::control::{DatagramsReply, FlowReply, TcpFacts};
+use probe_protocol::control::{DatagramsReply, FlowReply, StreamOver, TcpFacts};
 use probe_protocol::ledger::{ReceiptBounds, Receipts};
 use probe_protocol::time::Timestamp;
 
@@ -25,6 +25,8 @@ pub struct FlowBook {
     pub forged: u64,
     /// TCP's own view.
     pub tcp: Option<TcpFacts>,
+    /// How its stream ended.
+    pub over: Option<StreamOver>,
     moved: Vec<(SocketAddr, Timestamp)>,
     sample: Option<Box<[u8]>>,
 }
@@ -38,6 +40,7 @@ impl FlowBook {
             moves: 0,
             forged: 0,
             tcp: None,
+            over: None,
             moved: Vec::new(),
             sample: None,
         }
@@ -73,8 +76,9 @@ impl FlowBook {
             moved: self.moved.clone(),
             moves: self.moves,
             forged: self.forged,
-            forged_sample: self.sample.as_ref().map(|s| s.to_vec()),
+            forged_sample: self.sample.clone(),
             tcp: self.tcp,
+            over: self.over,
         }
     }
 }
@@ -146,7 +150,7 @@ mod tests {
             (source(40), 40, MAX_MOVED, 40)
         );
         assert_eq!(reply.moved[MAX_MOVED - 1], (source(39), Timestamp::from_nanos(40)));
-        assert_eq!(reply.forged_sample, Some(vec![1; FORGED_SAMPLE]));
+        assert_eq!(reply.forged_sample, Some(vec![1; FORGED_SAMPLE].into()));
     }
 
     #[test]

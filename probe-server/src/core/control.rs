@@ -106,7 +106,7 @@ pub fn of_book(book: &mut FlowBook, request: &Request, asker: Asker, room: usize
         Request::Arrivals(r) => fit(room, room / 5, |n| Reply::Arrivals(book.receipts.arrivals(r.from, n))),
         Request::Flow(_) => {
             let whole = book.describe();
-            let extras = whole.forged_sample.as_ref().map_or(0, Vec::len).max(whole.moved.len());
+            let extras = whole.forged_sample.as_ref().map_or(0, |sample| sample.len()).max(whole.moved.len());
             fit(room, extras, |n| Reply::Flow(shortened(&whole, n)))
         }
         Request::Datagrams(_) | Request::HandIn(_) | Request::End(_) | Request::Openings(_) => {
@@ -120,7 +120,7 @@ pub fn of_book(book: &mut FlowBook, request: &Request, asker: Asker, room: usize
 fn shortened(whole: &FlowReply, n: usize) -> FlowReply {
     let mut reply = whole.clone();
     if let Some(sample) = &mut reply.forged_sample {
-        sample.truncate(n);
+        *sample = sample[..sample.len().min(n)].into();
     }
     let older = reply.moved.len().saturating_sub(n);
     reply.moved.drain(..older);

@@ -78,6 +78,7 @@ pub struct Hub {
     counters: Arc<Counters>,
     strange: Arc<SourceCounts>,
     tcp_accepted: Arc<SourceCounts>,
+    client_hellos: Arc<SourceCounts>,
     mint: IdMint,
     sessions: HashMap<SessionId, Session>,
     sources: HashMap<IpAddr, SourceUse>,
@@ -166,6 +167,7 @@ impl Hub {
             SourceHash::new(key)
         };
         let (strange, tcp_accepted) = (SourceCounts::new(key()), SourceCounts::new(key()));
+        let client_hellos = Arc::new(SourceCounts::new(key()));
         Self {
             mint: IdMint::new(&config.identity.secret),
             identity: config.identity,
@@ -179,6 +181,7 @@ impl Hub {
             counters: config.counters,
             strange: Arc::new(strange),
             tcp_accepted: Arc::new(tcp_accepted),
+            client_hellos,
             sessions: HashMap::new(),
             sources: HashMap::new(),
             free_slots: Vec::new(),
@@ -370,6 +373,11 @@ impl Hub {
         Some((flow.clone(), entry.attached))
     }
 
+    /// Counts of TLS ClientHellos by source.
+    pub fn client_hellos(&self) -> &Arc<SourceCounts> {
+        &self.client_hellos
+    }
+
     /// Which attempts of this session arrived.
     pub fn openings(&self, session: SessionId) -> OpeningsReply {
         let Some(found) = self.sessions.get(&session) else { return OpeningsReply::default() };
@@ -378,6 +386,7 @@ impl Hub {
         OpeningsReply {
             openings: found.openings(),
             tcp_accepted: u32::try_from(self.tcp_accepted.get(ip)).unwrap_or(u32::MAX),
+            client_hellos: u32::try_from(self.client_hellos.get(ip)).unwrap_or(u32::MAX),
             strange_datagrams: u32::try_from(strange).unwrap_or(u32::MAX),
         }
     }

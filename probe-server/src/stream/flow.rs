@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use probe_net::clock;
-use probe_protocol::control::{Arrival, Reply, Request, TcpFacts};
+use probe_protocol::control::{Arrival, Reply, Request, StreamOver, TcpFacts};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::SessionId;
@@ -106,11 +106,23 @@ impl Flow {
                 self.signs_of_life(arrived, || facts(stream));
                 match self.answer_all(arrived, &mut record, &mut out).await {
                     Ok(()) => {}
-                    Err(end) => return end,
+                    Err(end) => {
+                        let over = if end == End::Closed { StreamOver::Closed } else { StreamOver::Own };
+                        self.note_over(over);
+                        return end;
+                    }
                 }
                 if !out.is_empty() {
                     self.shared.may_send(out.len(), clock::now).await;
-                    if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() {
+                    let written = match stream.write_all(&out).await {
+                        Ok(()) => stream.flush().await,
+                        Err(error) => Err(error),
+                    };
+                    if let Err(error) = written {
+                        // After a reset the first write fails with it.
+                        if error.kind() == std::io::ErrorKind::ConnectionReset {
+                            self.note_over(StreamOver::Reset);
+                        }
                         return End::Closed;
                     }
                     out.clear();
@@ -132,8 +144,16 @@ impl Flow {
                             buffer = vec![0; n * 4];
                         }
                     }
-                    Ok(0) | Err(_) => {
+                    Ok(0) => {
                         self.refresh(clock::now(), || facts(stream));
+                        self.note_over(StreamOver::Closed);
+                        return End::Closed;
+                    }
+                    Err(error) => {
+                        self.refresh(clock::now(), || facts(stream));
+                        if error.kind() == std::io::ErrorKind::ConnectionReset {
+                            self.note_over(StreamOver::Reset);
+                        }
                         return End::Closed;
                     }
                 },
@@ -141,10 +161,22 @@ impl Flow {
                     (Some(datagram), Some((connection, _))) => self.echo_datagram(datagram.as_ref(), connection, &mut record).await,
                     _ => return End::Closed,
                 },
-                () = closed.notified() => return End::Ended,
-                () = sleep_until(until) => return End::Ended,
+                () = closed.notified() => {
+                    self.note_over(StreamOver::Own);
+                    return End::Ended;
+                }
+                () = sleep_until(until) => {
+                    self.note_over(StreamOver::Own);
+                    return End::Ended;
+                }
             }
         }
+    }
+
+    /// Keeps for the client how its stream ended; the first word counts.
+    fn note_over(&self, over: StreamOver) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.over.get_or_insert(over);
     }
 
     async fn answer_all(

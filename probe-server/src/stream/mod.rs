@@ -81,6 +81,7 @@ async fn connection(
         let under = Under { carrier: Carrier::Tcp, from, binding: [0; 32], datagrams: None };
         return serve(shared, &mut stream, what, bytes, &under, silent, facts).await;
     }
+    shared.hub().client_hellos().add(from.ip());
     let accepted = tokio::time::timeout_at(deadline, tls.accept(Rewind::new(bytes, stream))).await;
     let mut stream = match accepted {
         Ok(Ok(stream)) => stream,

@@ -146,9 +146,22 @@ pub struct FlowReply {
     /// Records that failed the integrity check under this flow's id.
     pub forged: u64,
     /// The bytes of the first such record, for evidence; bounded.
-    pub forged_sample: Option<Vec<u8>>,
+    pub forged_sample: Option<Box<[u8]>>,
     /// TCP's own view, where the flow runs over TCP and the system tells.
     pub tcp: Option<TcpFacts>,
+    /// How its stream ended; none while it is open, and for flows that are no streams.
+    pub over: Option<StreamOver>,
+}
+
+/// How a stream ended, as the listener saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamOver {
+    /// A reset came, and the listener had sent none.
+    Reset,
+    /// The other side ended it in order.
+    Closed,
+    /// The listener ended it.
+    Own,
 }
 
 /// TCP_INFO, as far as both ends compare it.
@@ -242,6 +255,8 @@ pub struct OpeningsReply {
     /// TCP connections that the listener accepted from this session's address, TLS and strangers' included, since it
     /// started.
     pub tcp_accepted: u32,
+    /// Of those, how many opened with a TLS ClientHello: what a box drops for its ClientHello is not among them.
+    pub client_hellos: u32,
     /// Datagrams from this session's address that were none of ours, or were altered, since the session began.
     pub strange_datagrams: u32,
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use probe_protocol::PROTOCOL_VERSION;
-use probe_protocol::control::Arrival;
+use probe_protocol::control::{Arrival, StreamOver};
 use probe_protocol::time::{Timestamp, WallTime};
 use probe_protocol::wire::dress::{self, Dress, Form};
 use probe_protocol::wire::hello::{Carrier, Hello, HelloKeys, SessionId};
@@ -374,6 +374,13 @@ impl Connection {
             let bytes = self.tcp.take_read();
             self.take(&bytes, here, wall, process, certificate, now);
             if let Some(over) = self.tcp.take_over() {
+                if let Dialogue::Flow(flow) = &self.dialogue {
+                    lock(&flow.book).over = match over {
+                        Over::Reset | Over::Refused => Some(StreamOver::Reset),
+                        Over::Ended => Some(StreamOver::Closed),
+                        Over::TimedOut | Over::Unreachable(_) => None,
+                    };
+                }
                 self.dialogue.gone(here, process);
                 if over == Over::Ended {
                     self.tcp.close(now);
@@ -403,7 +410,10 @@ impl Connection {
             self.first.append(&mut bytes);
             match first_bytes(&self.first, |_| true) {
                 FirstBytes::More => return,
-                FirstBytes::Tls => self.tls = ServerConnection::new(certificate.tls()).ok().map(Box::new),
+                FirstBytes::Tls => {
+                    lock(&process.hub).client_hellos().add(self.tcp.remote.ip());
+                    self.tls = ServerConnection::new(certificate.tls()).ok().map(Box::new);
+                }
                 FirstBytes::Hello(..) | FirstBytes::Http | FirstBytes::Unknown => {}
             }
             self.told_apart = true;

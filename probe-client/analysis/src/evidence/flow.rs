@@ -6,7 +6,8 @@ use probe_protocol::wire::hello::Carrier;
 
 use super::Traffic;
 use crate::observation::{
-    Attempt, Channel, DatagramCounts, FlowEnded, FlowOpened, FlowPlanned, Outcome, Rewritten, TcpView,
+    Attempt, Channel, DatagramCounts, FlowEnded, FlowOpened, FlowPlanned, Outcome, Rewritten, StreamEnd,
+    TcpView,
 };
 
 /// Attempts kept of one flow; further ones are counted.
@@ -33,6 +34,8 @@ pub struct FlowEvidence {
     pub datagrams: Option<DatagramCounts>,
     /// TCP's own view.
     pub tcp: Option<TcpView>,
+    /// Its end as the listener saw it.
+    pub stream_end: Option<StreamEnd>,
     /// Its end.
     pub ended: Option<FlowEnded>,
     /// Its probes.
@@ -74,6 +77,7 @@ impl FlowEvidence {
             rewrites: Rewrites::default(),
             datagrams: None,
             tcp: None,
+            stream_end: None,
             ended: None,
             traffic,
         }

@@ -5,6 +5,7 @@ mod life;
 mod load;
 mod pulse;
 mod traffic;
+mod watched;
 
 use std::collections::BTreeMap;
 
@@ -18,9 +19,10 @@ pub use self::life::{Gap, HEAD, Head, Life, Mark};
 pub use self::load::Loads;
 pub use self::pulse::{Bin, Blackout, Pulse};
 pub use self::traffic::{Marks, Traffic};
+pub use self::watched::{Watched, Watches};
 use crate::observation::{
-    Ceiling, Fate, FlowNo, HostEvent, ListenerRestarted, Moved, Observation, OpeningArrivals, PathMtu, Probe, Purpose,
-    Resolved, RunEnded, RunStarted,
+    Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Moved, Observation,
+    OpeningArrivals, PathMtu, Probe, Purpose, Resolved, RunEnded, RunStarted,
 };
 
 /// Flows at most; what is said of further ones is counted and dropped.
@@ -55,6 +57,14 @@ pub struct Evidence {
     /// The same of all flows over TCP. Answered means within [`PROMPT`]: what TCP sends again after a blackout is no sign
     /// of life during it.
     pub streams: Pulse,
+    /// Rungs of idle ladders that were decided.
+    pub idle_gaps: Vec<IdleGap>,
+    /// What became of fragments.
+    pub fragments: Vec<Fragment>,
+    /// What was watched beside the path.
+    pub watches: Watches,
+    /// TLS connections of this session whose ClientHello reached the listener, where it was asked.
+    pub client_hellos: Option<u32>,
     /// What the client's host did.
     pub host: Vec<HostEvent>,
     /// Searches for the largest packet.
@@ -108,9 +118,22 @@ impl Evidence {
             Observation::Tcp(o) => self.of_flow(o.flow, |flow| flow.tcp = Some(*o)),
             Observation::PathMtu(o) => keep(&mut self.path_mtu, o.clone(), &mut self.dropped),
             Observation::Silence(o) => self.saw(o.at),
-            Observation::IdleGap(o) => self.saw(o.at),
-            Observation::Fragment(o) => self.saw(o.at),
-            Observation::Watch(o) => self.saw(o.at),
+            Observation::IdleGap(o) => {
+                self.saw(o.at);
+                keep(&mut self.idle_gaps, *o, &mut self.dropped);
+            }
+            Observation::Fragment(o) => {
+                self.saw(o.at);
+                keep(&mut self.fragments, *o, &mut self.dropped);
+            }
+            Observation::Watch(o) => {
+                self.saw(o.at);
+                self.watches.note(o);
+            }
+            Observation::StreamEnd(o) => {
+                self.saw(o.at);
+                self.of_flow(o.flow, |flow| flow.stream_end = Some(*o));
+            }
             Observation::NameChanged(o) => self.saw(o.at),
             Observation::Host(o) => {
                 self.saw(o.to);
@@ -158,7 +181,9 @@ impl Evidence {
     fn beat(&mut self, o: &Probe) {
         let Some(flow) = self.flows.get(&o.flow) else { return };
         let is_stream = matches!(flow.plan.carrier, Carrier::Tcp | Carrier::Tls);
-        if matches!(o.fate, Fate::Excluded(_)) || matches!(flow.plan.purpose, Purpose::PathMtu | Purpose::Marks) {
+        if matches!(o.fate, Fate::Excluded(_))
+            || matches!(flow.plan.purpose, Purpose::PathMtu | Purpose::Marks)
+        {
             return;
         }
         let prompt = o.reply.is_some_and(|reply| !is_stream || reply.at.since(o.sent) <= PROMPT);
@@ -191,6 +216,7 @@ impl Evidence {
             }
         }
         self.tcp_accepted = o.tcp_accepted.or(self.tcp_accepted);
+        self.client_hellos = o.client_hellos.or(self.client_hellos);
     }
 }
 

@@ -149,3 +149,28 @@ pub struct Silence {
     /// The silence is over: the flow answers again.
     pub over: bool,
 }
+
+/// How the listener saw the end of a stream that the client saw cut, asked over another flow.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// Which flow.
+    pub flow: FlowNo,
+    /// What it saw.
+    pub seen: StreamEndSeen,
+    /// When it was asked.
+    pub at: Timestamp,
+}
+
+/// What the listener saw of a stream's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamEndSeen {
+    /// To the listener it is still open: it has neither sent nor seen an end.
+    Open,
+    /// It was reset, and not by the listener.
+    Reset,
+    /// The client's side ended it in order, as the listener saw it.
+    Closed,
+    /// The listener itself ended it.
+    Own,
+}
