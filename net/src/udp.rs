@@ -1,8 +1,8 @@
 //! UDP sockets that read and answer datagrams in batches, in place, and know their headers.
 //!
-//! A [`UdpSocket`] never blocks and can be shared between threads by reference. Receive offload (GRO) is never
-//! turned on, since merged datagrams have one timestamp; segmentation offload (GSO) only where
-//! [`UdpOptions::coalesce`] asks for it. Nothing is allocated per datagram.
+//! A [`UdpSocket`] never blocks and can be shared between threads by reference. Receive offload (GRO) is turned on
+//! only where [`UdpOptions::merge`] asks for it, since merged datagrams have one timestamp; segmentation offload (GSO)
+//! only where [`UdpOptions::coalesce`] does. Nothing is allocated per datagram.
 
 mod batch;
 mod fault;
@@ -89,6 +89,24 @@ impl UdpSocket {
         self.socket.connect(peer)?;
         self.peer = Some(peer);
         Ok(())
+    }
+
+    /// A socket of its own for one peer beside this one, at the local address `options` names, which is this one's or
+    /// one of those it covers: what the peer sends arrives there from now on, and nothing else does. This socket stays
+    /// exclusive: sharing is allowed for the moment of the bind alone, and to sockets of this user alone. What arrives
+    /// from others in that moment may stand in the new socket's queue; its owner must hand it over.
+    ///
+    /// # Errors
+    /// `Unsupported` where the platform cannot do it (it takes Linux); those of the system.
+    pub fn beside(&self, peer: SocketAddr, options: &UdpOptions) -> io::Result<Self> {
+        sys::udp::share_address(&self.socket, true)?;
+        let made = Self::bind(&UdpOptions { reuse_port: true, ..options.clone() }).and_then(|mut socket| {
+            socket.connect(peer)?;
+            sys::udp::share_address(&socket.socket, false)?;
+            Ok(socket)
+        });
+        let closed = sys::udp::share_address(&self.socket, false);
+        made.and_then(|socket| closed.map(|()| socket))
     }
 
     /// What the platform granted.

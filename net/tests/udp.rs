@@ -519,3 +519,52 @@ fn an_empty_socket_would_block_and_an_empty_batch_sends_nothing() {
     assert!(batch.bytes(0).is_empty() && batch.bytes(99).is_empty());
     assert!(batch.buffer_mut(99).is_empty());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_socket_beside_another_gets_its_peer_alone_and_the_port_stays_exclusive() {
+    let main = open("127.0.0.1".parse().unwrap());
+    let here = main.local_addr().unwrap();
+    let (peer, other) = (open(here.ip()), open(here.ip()));
+    let beside = main.beside(peer.local_addr().unwrap(), &UdpOptions::new(here)).unwrap();
+    peer.send_to(b"for the peer's", here, None, None, None).unwrap();
+    other.send_to(b"for the main", here, None, None, None).unwrap();
+    let mut batch = RecvBatch::new(4, 100);
+    receive(&beside, &mut batch);
+    assert_eq!((batch.len(), batch.bytes(0)), (1, &b"for the peer's"[..]));
+    receive(&main, &mut batch);
+    assert_eq!((batch.len(), batch.bytes(0)), (1, &b"for the main"[..]));
+    let second = UdpSocket::bind(&UdpOptions { reuse_port: true, ..UdpOptions::new(here) });
+    assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    // What it sends comes from the shared address.
+    beside.send_to(b"back", peer.local_addr().unwrap(), None, None, None).unwrap();
+    receive(&peer, &mut batch);
+    assert_eq!(batch.meta(0).unwrap().from, here);
+    drop(beside);
+    peer.send_to(b"again", here, None, None, None).unwrap();
+    receive(&main, &mut batch);
+    assert_eq!(batch.bytes(0), b"again");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn merged_datagrams_are_cut_where_they_were() {
+    let to = open_with("127.0.0.1".parse().unwrap(), |o| o.merge = true);
+    let from = open_with("127.0.0.1".parse().unwrap(), |o| o.coalesce = true);
+    let here = to.local_addr().unwrap();
+    let mut out = SendBatch::new(MAX_BATCH, 1000);
+    for n in 0..20u8 {
+        assert!(out.push(if n == 19 { 400 } else { 1000 }, here, |bytes| bytes.fill(n)));
+    }
+    assert_eq!(from.send_batch(&mut out).sent, 20);
+    let mut batch = RecvBatch::new(8, 65_535);
+    let mut got = Vec::new();
+    while got.len() < 20 {
+        receive(&to, &mut batch);
+        for i in 0..batch.len() {
+            got.extend(batch.segments(i).map(|s| (s[0], s.len())));
+        }
+    }
+    let sent: Vec<_> = (0..20u8).map(|n| (n, if n == 19 { 400 } else { 1000 })).collect();
+    assert_eq!(got, sent);
+}

@@ -66,6 +66,7 @@ fn judge(shard: &mut Shard, buffer: &mut [u8], len: usize) -> Outcome {
         kernel: true,
         ttl: Some(64),
         tos: Some(0),
+        local: None,
         drops: Some(0),
     };
     shard.datagram(NOW, WallTime(1 << 50), &meta, buffer)

@@ -12,6 +12,7 @@
 //! | [`cli`] | the program |
 #![forbid(unsafe_code)]
 
+mod bulk;
 pub mod cli;
 pub mod config;
 pub mod core;

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::bulk::{Around, MAX_STRAYS, Threads};
 use crate::config::{Config, StatePlace};
 use crate::core::counters::Counters;
 use crate::core::event::Event;
@@ -237,8 +238,16 @@ impl Start {
         let mut tasks = JoinSet::new();
         let udp = sockets.udp.into_iter().map(Arc::new).collect();
         let (quic, sides) = crate::quic::Endpoints::start(&shared, udp, certificate, &demux, &mut tasks)?;
-        let shard = Shard::new(&hub, demux, max_rate, random()?);
-        let packets = PacketThread::start(poller, sides, shard, asked)?;
+        let mut shard = Shard::new(&hub, demux, max_rate.clone(), random()?);
+        let (strays, strayed) = sync_channel(MAX_STRAYS);
+        shard.run_loads(Box::new(Threads::new(Around {
+            sockets: sides.iter().map(|side| Arc::clone(&side.socket)).collect(),
+            strays,
+            packets: poller.waker(),
+            max_rate,
+            counters: Arc::clone(&counters),
+        })));
+        let packets = PacketThread::start(poller, sides, shard, asked, strayed)?;
         for listener in sockets.tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tasks.spawn(stream::accept_all(Arc::clone(&shared), listener, tls.clone()));

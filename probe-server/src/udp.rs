@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use probe_net::clock::{self, WallMap};
 use probe_net::quic::{Arrival, Feed};
-use probe_net::udp::{MAX_BATCH, RecvBatch, RxMeta, UdpSocket};
+use probe_net::udp::{MAX_BATCH, Outgoing, RecvBatch, RxMeta, UdpSocket};
 use probe_net::wait::{Interest, Poller, Ready, Waker};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::MAX_LEN;
 
+use crate::bulk::Stray;
 use crate::core::Shard;
 use crate::core::shard::{Meta, Outcome};
 use crate::shared::Ask;
@@ -54,6 +55,7 @@ impl PacketThread {
         sides: Vec<Side>,
         shard: Shard,
         asks: Receiver<Ask>,
+        strays: Receiver<Stray>,
     ) -> io::Result<Self> {
         for (token, side) in (0..).zip(&sides) {
             poller.add(&*side.socket, token, Interest::READ)?;
@@ -65,6 +67,7 @@ impl PacketThread {
             sides,
             shard,
             asks,
+            strays,
             stop: Arc::clone(&stop),
             batch: RecvBatch::new(MAX_BATCH, MAX_LEN),
             map: WallMap::new(&clock::sample()),
@@ -92,6 +95,7 @@ struct Packets {
     sides: Vec<Side>,
     shard: Shard,
     asks: Receiver<Ask>,
+    strays: Receiver<Stray>,
     stop: Arc<AtomicBool>,
     batch: RecvBatch,
     map: WallMap,
@@ -108,6 +112,7 @@ impl Packets {
             }
             if ready.woken() {
                 self.answer_asks();
+                self.judge_strays();
                 self.shard.tick();
             }
             for event in ready.events() {
@@ -121,6 +126,31 @@ impl Packets {
             // Who asked may be gone.
             let _ = ask.answer.send(self.shard.about(&ask.about, ask.asker, ask.room));
         }
+    }
+
+    /// Judges what a load's socket received and is no load's. Only a reply goes back: QUIC finds its way by itself.
+    fn judge_strays(&mut self) {
+        let mut buffer = Vec::new();
+        while let Ok(stray) = self.strays.try_recv() {
+            let now = clock::now();
+            buffer.clear();
+            buffer.extend_from_slice(&stray.bytes);
+            buffer.resize(MAX_LEN, 0);
+            let outcome = self.shard.datagram(now, clock::wall(), &stray.meta, &mut buffer);
+            if let Outcome::Reply { len, tos } = outcome {
+                let of_family = |side: &&Side| {
+                    side.socket.local_addr().is_ok_and(|a| a.is_ipv4() == stray.meta.from.is_ipv4())
+                };
+                let Some(side) = self.sides.iter().find(of_family) else { continue };
+                let datagram = Outgoing {
+                    local: stray.meta.local,
+                    tos: (tos != 0).then_some(tos),
+                    ..Outgoing::new(buffer.get(..len).unwrap_or(&[]), stray.meta.from)
+                };
+                self.shard.note_failures(u64::from(side.socket.send(&datagram).is_err()), 0);
+            }
+        }
+        self.shard.after_batch();
     }
 
     fn read(&mut self, side: usize) {
@@ -204,6 +234,7 @@ fn meta(rx: &RxMeta, map: &WallMap, now: Timestamp) -> Meta {
         kernel: kernel.is_some(),
         ttl: rx.ttl,
         tos: rx.tos,
+        local: rx.local,
         drops: rx.drops,
     }
 }

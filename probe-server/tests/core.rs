@@ -125,6 +125,7 @@ impl Rig {
             kernel: true,
             ttl: Some(61),
             tos: Some(0xb8),
+            local: None,
             drops: Some(self.drops),
         };
         let len = datagram.len().min(MAX_LEN);

@@ -229,6 +229,11 @@ impl Receipts {
         (seq >= self.ranges.known_from()).then(|| self.ranges.contains(seq))
     }
 
+    /// The latest ranges, as first and length, the highest first, at most `most`.
+    pub fn latest_ranges(&self, most: usize) -> impl Iterator<Item = (u64, u64)> {
+        self.ranges.ranges.iter().rev().take(most).map(|(start, end)| (*start, end - start))
+    }
+
     /// Forgets what the other end has settled.
     pub fn settle_below(&mut self, seq: u64) {
         // Never beyond what can have arrived, or a later arrival would be taken for a duplicate.

@@ -11,10 +11,12 @@
 //! | how a flow opens | [`wire::hello`] |
 //! | what the ends ask each other | [`control`] |
 //! | how arrivals are remembered | [`ledger`] |
+//! | how loads are sent and counted | [`bulk`] |
 //! | what an invite carries | [`invite`] |
 //! | what can be wrong with a path | [`cause`], [`finding`] |
 #![forbid(unsafe_code)]
 
+pub mod bulk;
 pub mod cause;
 pub mod control;
 pub mod cookie;

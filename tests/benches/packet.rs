@@ -207,6 +207,7 @@ fn meta(now: Timestamp, len: usize) -> Meta {
         kernel: true,
         ttl: Some(64),
         tos: Some(0),
+        local: None,
         drops: Some(0),
     }
 }

@@ -30,6 +30,9 @@ pub struct RxMeta {
     pub ttl: Option<u8>,
     /// The whole TOS or traffic class byte: DSCP in the upper six bits (RFC 2474), ECN in the lower two (RFC 3168).
     pub tos: Option<u8>,
+    /// Where several datagrams were merged ([`super::UdpOptions::merge`]): the length of each but the last, which may
+    /// be shorter.
+    pub segment: Option<u16>,
     /// How many datagrams this socket had dropped by then for want of buffer, since it was opened (wraps).
     pub drops: Option<u32>,
 }
@@ -44,6 +47,7 @@ impl RxMeta {
         kernel: None,
         ttl: None,
         tos: None,
+        segment: None,
         drops: None,
     };
 }
@@ -183,6 +187,15 @@ impl RecvBatch {
                 reply,
             },
         )
+    }
+
+    /// The datagrams that were merged into number `i`, one where none were; none where there is no such number.
+    pub fn segments(&mut self, i: usize) -> impl Iterator<Item = &mut [u8]> {
+        let (len, segment) = self.meta(i).map_or((0, 1), |m| {
+            let len = m.len.min(self.capacity);
+            (len, m.segment.map_or(len, usize::from).max(1))
+        });
+        self.data.get_mut(i * self.capacity..i * self.capacity + len).unwrap_or(&mut []).chunks_mut(segment)
     }
 
     /// Marks datagram `i` as [`Datagram::reply`] does. Nothing happens where there is none.

@@ -39,6 +39,10 @@ pub struct UdpOptions {
     /// [`UdpSocket::send_replies_together`](super::UdpSocket::send_replies_together). Off by default, since they leave back to back, and since what drops packets on this
     /// host (a queue discipline, a firewall rule) drops a run as one.
     pub coalesce: bool,
+    /// Datagrams of one peer that arrive together may be handed over as one (generic receive offload, Linux 5.0), to be
+    /// cut at [`super::RxMeta::segment`]. They share one timestamp and one buffer, which must hold 64 KiB, so this is for
+    /// bulk alone, never for a socket that carries timing probes. Off by default.
+    pub merge: bool,
     /// Have the kernel stamp every datagram on arrival (default).
     pub timestamps: bool,
     /// Have the kernel stamp every datagram when it hands it to the interface; the stamps come through
@@ -59,6 +63,7 @@ impl UdpOptions {
             fragmentation: Fragmentation::Never,
             errors: false,
             coalesce: false,
+            merge: false,
             timestamps: true,
             sent_timestamps: false,
         }
@@ -94,6 +99,8 @@ pub struct Features {
     pub drops: bool,
     /// Runs of datagrams may pass the stack as one, see [`UdpOptions::coalesce`].
     pub coalesce: bool,
+    /// Datagrams may arrive merged, see [`UdpOptions::merge`].
+    pub merge: bool,
     /// Errors with their ICMP message.
     pub errors: bool,
     /// [`Fragmentation`] as asked for.

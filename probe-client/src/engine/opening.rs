@@ -413,7 +413,11 @@ impl Engine {
             | Kind::Close
             | Kind::Echo
             | Kind::ControlReply
-            | Kind::Stale => false,
+            | Kind::Stale
+            | Kind::Block
+            | Kind::Sack
+            | Kind::BlockDown
+            | Kind::SackDown => false,
         }
     }
 

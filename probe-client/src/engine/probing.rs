@@ -192,6 +192,10 @@ impl Engine {
             | Kind::Probe
             | Kind::Control
             | Kind::Close
+            | Kind::Block
+            | Kind::Sack
+            | Kind::BlockDown
+            | Kind::SackDown
             | Kind::Challenge
             | Kind::Accept
             | Kind::Refuse => {}

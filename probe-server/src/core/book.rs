@@ -7,6 +7,8 @@ use probe_protocol::control::{DatagramsReply, FlowReply, StreamOver, TcpFacts};
 use probe_protocol::ledger::{ReceiptBounds, Receipts};
 use probe_protocol::time::Timestamp;
 
+use super::bulk::SharedTransfer;
+
 /// Old addresses kept per flow.
 const MAX_MOVED: usize = 16;
 /// Bytes kept of the first record that failed its check.
@@ -27,6 +29,8 @@ pub struct FlowBook {
     pub tcp: Option<TcpFacts>,
     /// How its stream ended.
     pub over: Option<StreamOver>,
+    /// Its load, where it carries one.
+    pub bulk: Option<SharedTransfer>,
     moved: Vec<(SocketAddr, Timestamp)>,
     sample: Option<Box<[u8]>>,
 }
@@ -41,6 +45,7 @@ impl FlowBook {
             forged: 0,
             tcp: None,
             over: None,
+            bulk: None,
             moved: Vec::new(),
             sample: None,
         }

@@ -1,5 +1,6 @@
 //! Answers to control requests, in whatever room there is for them.
 
+use probe_protocol::bulk::Transfer;
 use probe_protocol::control::{
     ControlRefusal, DatagramsRequest, EndReply, ErrorReply, FlowReply, MAX_MESSAGE, Reply, Request,
     decode_request, encode_reply,
@@ -9,6 +10,7 @@ use probe_protocol::wire::hello::SessionId;
 use probe_protocol::wire::id::FlowId;
 
 use super::book::FlowBook;
+use super::bulk;
 use super::hub::{FlowRef, Hub};
 use super::session::StreamFlow;
 
@@ -60,6 +62,8 @@ pub fn answer(hub: &mut Hub, asker: Asker, request: Request, room: usize) -> Ans
         Request::Arrivals(r) => r.flow,
         Request::Flow(r) => r.flow,
         Request::Datagrams(r) => r.flow,
+        Request::Bulk(r) => r.flow,
+        Request::Bins(r) => r.flow,
         Request::HandIn(r) => {
             let reply = hub.hand_in(asker.session, r);
             return Answer::Now(reply.map_or_else(|why| error(asker, why), Reply::HandIn));
@@ -98,20 +102,44 @@ fn of_stream(stream: &StreamFlow, request: &Request, asker: Asker, room: usize) 
 
 /// Answers what one flow's book answers.
 pub fn of_book(book: &mut FlowBook, request: &Request, asker: Asker, room: usize) -> Reply {
-    let reply = match request {
-        Request::Ledger(r) => {
+    // The receipts of a flow with a load are its blocks'.
+    let bulk = book.bulk.clone();
+    let reply = match (request, bulk.as_deref().map(bulk::lock)) {
+        (Request::Bins(r), Some(mut transfer)) => {
+            let fits = |n, t: &mut Transfer| bulk::bins(t, r, n);
+            let Some(_) = fits(0, &mut transfer) else { return error(asker, ControlRefusal::UnknownFlow) };
+            fit(room, room / 4, |n| {
+                fits(n, &mut transfer).unwrap_or(error(asker, ControlRefusal::UnknownFlow))
+            })
+        }
+        (Request::Ledger(r), Some(mut transfer)) => {
+            transfer.receipts_mut().settle_below(r.settled_below);
+            fit(room, room / 2, |n| Reply::Ledger(transfer.receipts().page(r.from, n)))
+        }
+        (Request::Arrivals(r), Some(transfer)) => {
+            fit(room, room / 5, |n| Reply::Arrivals(transfer.receipts().arrivals(r.from, n)))
+        }
+        (Request::Ledger(r), None) => {
             book.receipts.settle_below(r.settled_below);
             fit(room, room / 2, |n| Reply::Ledger(book.receipts.page(r.from, n)))
         }
-        Request::Arrivals(r) => fit(room, room / 5, |n| Reply::Arrivals(book.receipts.arrivals(r.from, n))),
-        Request::Flow(_) => {
+        (Request::Arrivals(r), None) => {
+            fit(room, room / 5, |n| Reply::Arrivals(book.receipts.arrivals(r.from, n)))
+        }
+        (Request::Flow(_), _) => {
             let whole = book.describe();
             let extras = whole.forged_sample.as_ref().map_or(0, |sample| sample.len()).max(whole.moved.len());
             fit(room, extras, |n| Reply::Flow(shortened(&whole, n)))
         }
-        Request::Datagrams(_) | Request::HandIn(_) | Request::End(_) | Request::Openings(_) => {
-            return error(asker, ControlRefusal::UnknownFlow);
-        }
+        (
+            Request::Bins(_)
+            | Request::Bulk(_)
+            | Request::Datagrams(_)
+            | Request::HandIn(_)
+            | Request::End(_)
+            | Request::Openings(_),
+            _,
+        ) => return error(asker, ControlRefusal::UnknownFlow),
     };
     reply.unwrap_or_else(|| error(asker, ControlRefusal::TooMuch))
 }
@@ -128,7 +156,7 @@ fn shortened(whole: &FlowReply, n: usize) -> FlowReply {
 }
 
 /// The reply with as many entries as the room allows, at most `most`; none where not even the one without any fits.
-fn fit(room: usize, most: usize, make: impl Fn(usize) -> Reply) -> Option<Reply> {
+fn fit(room: usize, most: usize, mut make: impl FnMut(usize) -> Reply) -> Option<Reply> {
     let mut scratch = [0; MAX_MESSAGE + 4];
     let scratch = &mut scratch[..room.min(MAX_MESSAGE + 4)];
     let mut n = most;

@@ -37,6 +37,10 @@ counters! {
     udp_echoes,
     /// Probes answered over TCP, TLS and QUIC.
     stream_echoes,
+    /// Blocks of loads that arrived.
+    blocks,
+    /// Blocks of loads that were sent.
+    blocks_sent,
     /// Control requests answered.
     controls,
     /// Challenges sent.
@@ -89,6 +93,8 @@ counters! {
     http,
     /// Streams that broke the framing or the integrity check.
     stream_broken,
+    /// Dropped: the packet thread's queue for what a load's socket received is full.
+    dropped_strays,
     /// Events nobody read in time.
     events_lost,
     /// Results handed in.

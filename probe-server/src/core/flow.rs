@@ -1,6 +1,6 @@
 //! One open UDP flow, at the packet thread.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use probe_protocol::PROTOCOL_VERSION;
 use probe_protocol::control::Arrival;
@@ -13,6 +13,7 @@ use probe_protocol::wire::seal::{FlowKeys, filler_sum};
 use probe_protocol::wire::{BODY_AT, Header, Kind, MAX_LEN, MIN_LEN, WireError};
 
 use super::book::{FORGED_SAMPLE, FlowBook};
+use super::bulk;
 use super::limit::{Bucket, Rate};
 use super::shard::Meta;
 
@@ -32,6 +33,8 @@ pub(super) struct UdpFlow {
     pub(super) controls: Bucket,
     pub(super) told_moves: Bucket,
     pub(super) highest_control: Option<u64>,
+    /// The listener's address that it opened to.
+    pub(super) local: Option<IpAddr>,
     /// What the socket had dropped by this flow's last reply.
     pub(super) drops: Option<u32>,
 }
@@ -87,12 +90,17 @@ impl UdpFlow {
     /// with the former one.
     pub(super) fn follow(&mut self, header: &Header, meta: &Meta, now: Timestamp) -> Option<SocketAddr> {
         // Requests are numbered apart from probes.
-        let highest = if header.kind == Kind::Control {
-            let before = self.highest_control;
-            self.highest_control = before.max(Some(header.seq));
-            before
-        } else {
-            self.book.receipts.highest()
+        let highest = match (header.kind, &self.book.bulk) {
+            (Kind::Control, _) => {
+                let before = self.highest_control;
+                self.highest_control = before.max(Some(header.seq));
+                before
+            }
+            // Acknowledgements are numbered apart too, and say nothing of where to go.
+            (Kind::Sack, _) => return None,
+            (Kind::Block, Some(bulk)) => bulk::lock(bulk).receipts().highest(),
+            (Kind::Block, None) => return None,
+            _ => self.book.receipts.highest(),
         };
         if meta.from == self.book.source || highest.is_some_and(|h| header.seq <= h) {
             return None;
@@ -103,6 +111,9 @@ impl UdpFlow {
             self.drops = None;
         }
         self.book.move_to(meta.from, now);
+        if let Some(bulk) = self.book.bulk.as_ref().filter(|_| meta.from != self.validated) {
+            bulk::lock(bulk).stop_sending();
+        }
         Some(old)
     }
 

@@ -37,6 +37,27 @@ pub struct Limits {
     pub stale: Rate,
     /// Control requests of one flow.
     pub controls: Rate,
+    /// Loads.
+    pub bulk: BulkLimits,
+}
+
+/// Bounds on loads, which only holders of an invite may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BulkLimits {
+    /// UDP flows that carry one at the same time.
+    pub flows: usize,
+    /// Bits per second of one flow towards its client; `--max-rate` bounds them all together.
+    pub rate_bps: u64,
+    /// Blocks that may leave at once.
+    pub burst: u32,
+    /// How long one order may last.
+    pub length: Duration,
+}
+
+impl Default for BulkLimits {
+    fn default() -> Self {
+        Self { flows: 16, rate_bps: 1_000_000_000, burst: 4096, length: Duration::from_secs(24 * 3600) }
+    }
 }
 
 /// Bounds for clients without an invite.
@@ -93,6 +114,7 @@ impl Limits {
             unvalidated: Rate::new(20_000, 2_000),
             stale: Rate::new(2_000, 500),
             controls: Rate::new(1_000, 1_000),
+            bulk: BulkLimits::default(),
         }
     }
 }

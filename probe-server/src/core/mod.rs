@@ -6,6 +6,7 @@
 //! | [`hub`] | sessions and flows over all transports, behind a lock |
 //! | [`control`] | answers to what clients ask |
 //! | [`book`] | what is remembered of one flow |
+//! | [`bulk`] | loads |
 //! | [`limits`], [`limit`], [`allow`] | who may have how much |
 //! | [`invites`] | what the invites give |
 //! | [`quic`] | which datagrams are QUIC |
@@ -13,6 +14,7 @@
 
 pub mod allow;
 pub mod book;
+pub mod bulk;
 pub mod control;
 pub mod counters;
 pub mod event;

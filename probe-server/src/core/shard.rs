@@ -9,12 +9,13 @@
 //! as it was, except for the longer replies that holders of an invite ask for at an address that a cookie proved.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use probe_protocol::control::{ControlRefusal, Reply};
+use probe_protocol::bulk::{Counted, Heard, Transfer};
+use probe_protocol::control::{BulkReply, BulkRequest, ControlRefusal, Reply, Request};
 use probe_protocol::cookie::CookieJar;
 use probe_protocol::time::{Timestamp, WallTime};
 use probe_protocol::wire::dress::{self, Dress, Form, Place};
@@ -25,6 +26,7 @@ use probe_protocol::wire::seal::{FlowKeys, FlowSecret};
 use probe_protocol::wire::{BODY_AT, Kind, MIN_LEN};
 
 use super::allow::AllowList;
+use super::bulk::{self, BulkJob, BulkRunner};
 use super::control::{self, AboutFlow, Answer, Asker};
 use super::counters::{Counters, Counts};
 use super::flow::{MOVES_TOLD, Probed, UdpFlow};
@@ -51,6 +53,8 @@ pub struct Meta {
     pub ttl: Option<u8>,
     /// Received TOS or traffic class.
     pub tos: Option<u8>,
+    /// The local address it arrived at, where the system tells.
+    pub local: Option<IpAddr>,
     /// What the socket had dropped by then.
     pub drops: Option<u32>,
 }
@@ -129,6 +133,8 @@ pub struct Shard {
     unvalidated: Bucket,
     stale: Bucket,
     scratch: Vec<u8>,
+    runner: Option<Box<dyn BulkRunner>>,
+    loads: Vec<Weak<Mutex<Transfer>>>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -177,9 +183,16 @@ impl Shard {
             unvalidated: Bucket::default(),
             stale: Bucket::default(),
             scratch: Vec::new(),
+            runner: None,
+            loads: Vec::new(),
         };
         drop(shared);
         shard
+    }
+
+    /// Has loads of UDP flows sent by `runner`; without one they are refused.
+    pub fn run_loads(&mut self, runner: Box<dyn BulkRunner>) {
+        self.runner = Some(runner);
     }
 
     /// Open UDP flows.
@@ -311,6 +324,21 @@ impl Shard {
                 }
                 self.control(slot, record.header.seq, record.at, record.len, now, buffer)
             }
+            Kind::Block | Kind::Sack => {
+                let bytes = buffer.get(record.at..record.at + record.len).unwrap_or(&[]);
+                let heard =
+                    flow.book.bulk.as_ref().map(|b| bulk::lock(b).note(record.header, bytes, meta.arrived));
+                Outcome::Silent(match heard {
+                    Some(Ok(Heard::Block(Counted::Yes))) => {
+                        self.counts.blocks += 1;
+                        Silence::Noted
+                    }
+                    Some(Ok(Heard::Block(Counted::Twice) | Heard::Sack(_))) => Silence::Noted,
+                    // Nobody was told to send a load.
+                    Some(Ok(Heard::Block(Counted::Unexpected))) | None => Silence::Rate,
+                    Some(Ok(Heard::Other(_)) | Err(_)) => Silence::Forged,
+                })
+            }
             Kind::Close => {
                 let (session, id) = (flow.session, flow.id);
                 lock(&self.hub).flow_over(session, id, 0, now);
@@ -322,7 +350,9 @@ impl Shard {
             | Kind::Refuse
             | Kind::Echo
             | Kind::ControlReply
-            | Kind::Stale => Outcome::Silent(Silence::Kind),
+            | Kind::Stale
+            | Kind::BlockDown
+            | Kind::SackDown => Outcome::Silent(Silence::Kind),
         }
     }
 
@@ -371,11 +401,53 @@ impl Shard {
 
     /// Answers a request about one of the flows here, whoever asks.
     pub fn about(&mut self, about: &AboutFlow, asker: Asker, room: usize) -> Reply {
+        if let Request::Bulk(request) = &about.request {
+            let begun = self.begin_load(about, request, asker);
+            return begun.map_or_else(|why| control::error(asker, why), Reply::Bulk);
+        }
         let flow = self.slots.get_mut(about.slot as usize).filter(|s| s.id == about.flow);
         match flow.and_then(|s| s.flow.as_mut()).filter(|f| f.session == asker.session) {
             Some(flow) => control::of_book(&mut flow.book, &about.request, asker, room),
             None => control::error(asker, ControlRefusal::UnknownFlow),
         }
+    }
+
+    fn begin_load(
+        &mut self,
+        about: &AboutFlow,
+        request: &BulkRequest,
+        asker: Asker,
+    ) -> Result<BulkReply, ControlRefusal> {
+        let flow = self.slots.get_mut(about.slot as usize).filter(|s| s.id == about.flow);
+        let flow = flow.and_then(|s| s.flow.as_mut()).filter(|f| f.session == asker.session);
+        let flow = flow.ok_or(ControlRefusal::UnknownFlow)?;
+        if !flow.full {
+            return Err(ControlRefusal::NeedsInvite);
+        }
+        if !bulk::carries_load(flow.dress) {
+            return Err(ControlRefusal::NotUnderstood);
+        }
+        if !request.order.up && !request.stop && flow.book.source != flow.validated {
+            return Err(ControlRefusal::NotProven);
+        }
+        let runner = self.runner.as_mut().ok_or(ControlRefusal::TooMuch)?;
+        let id = flow.id;
+        let transfer =
+            flow.book.bulk.get_or_insert_with(|| bulk::transfer(&self.identity.secret, id, flow.dress));
+        // Who runs it holds it too.
+        if Arc::strong_count(transfer) == 1 {
+            self.loads.retain(|load| load.strong_count() > 1);
+            let job =
+                BulkJob { flow: id, peer: flow.validated, local: flow.local, transfer: Arc::clone(transfer) };
+            if self.loads.len() >= self.limits.bulk.flows || !runner.run(job) {
+                flow.book.bulk = None;
+                return Err(ControlRefusal::TooMuch);
+            }
+            self.loads.push(Arc::downgrade(transfer));
+        }
+        let begun = bulk::begin(&mut bulk::lock(transfer), request, &self.limits.bulk, flow.until, asker.now);
+        runner.wake(id);
+        begun
     }
 
     /// A record of a flow that an earlier start of this listener opened, or that was forgotten: says so to whoever

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use probe_net::clock;
-use probe_protocol::control::{Arrival, Reply, Request, StreamOver, TcpFacts};
+use probe_protocol::bulk::{Counted, Heard, LATE_ON_STREAMS};
+use probe_protocol::control::{
+    Arrival, BulkReply, BulkRequest, ControlRefusal, Reply, Request, StreamOver, TcpFacts,
+};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::SessionId;
@@ -13,12 +16,13 @@ use probe_protocol::wire::id::FlowId;
 use probe_protocol::wire::probe::{EchoBody, ProbeBody};
 use probe_protocol::wire::seal::{FlowKeys, filler_sum};
 use probe_protocol::wire::stream::{Deframer, Framer};
-use probe_protocol::wire::{BODY_AT, HEADER_LEN, Kind, MAX_LEN, MIN_LEN};
+use probe_protocol::wire::{BODY_AT, HANDSHAKE_LEN, HEADER_LEN, Kind, MAX_LEN, MIN_LEN};
 use probe_protocol::{PROTOCOL_VERSION, wire};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use crate::core::book::FlowBook;
+use crate::core::bulk;
 use crate::core::control::{self, Answer, Asker};
 use crate::core::counters::Counters;
 use crate::core::limit::{Bucket, Rate};
@@ -27,6 +31,8 @@ use crate::shared::Shared;
 
 /// What a connection reads at once, at first and at most: it grows where there is much to read.
 const READ: std::ops::RangeInclusive<usize> = 2 << 10..=64 << 10;
+/// Blocks of a load that are handed to the system at once.
+const BLOCKS_AT_ONCE: usize = 32;
 /// How often the hub learns that the flow lives, and TCP's own view is refreshed.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 const FACTS_EVERY: Duration = Duration::from_secs(1);
@@ -96,7 +102,7 @@ impl Flow {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut buffer = vec![0; *READ.start()];
-        let (mut record, mut out) = (Vec::new(), Vec::new());
+        let (mut record, mut out, mut block) = (Vec::new(), Vec::new(), Vec::new());
         let closed = Arc::clone(&self.closed);
         let mut pending = early.len();
         self.deframer.push(early);
@@ -160,6 +166,16 @@ impl Flow {
                 datagram = next_datagram(quic) => match (datagram, quic) {
                     (Some(datagram), Some((connection, _))) => self.echo_datagram(datagram.as_ref(), connection, &mut record).await,
                     _ => return End::Closed,
+                },
+                () = sleep_until(self.load_due()) => {
+                    if let Err(end) = self.load(&mut block, &mut out) {
+                        return end;
+                    }
+                    self.shared.may_send(out.len(), clock::now).await;
+                    if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() {
+                        return End::Closed;
+                    }
+                    out.clear();
                 },
                 () = closed.notified() => {
                     self.note_over(StreamOver::Own);
@@ -259,6 +275,13 @@ impl Flow {
                     }
                 }
             }
+            Kind::Block | Kind::Sack => {
+                let Some(transfer) = self.book().bulk.clone() else { return Step::Silent };
+                if let Ok(Heard::Block(Counted::Yes)) = bulk::lock(&transfer).note(header, record, arrived) {
+                    Counters::bump(&self.shared.counters.blocks);
+                }
+                Step::Silent
+            }
             Kind::Close => Step::Close,
             Kind::Hello
             | Kind::Challenge
@@ -266,7 +289,9 @@ impl Flow {
             | Kind::Refuse
             | Kind::Echo
             | Kind::ControlReply
-            | Kind::Stale => Step::Broken,
+            | Kind::Stale
+            | Kind::BlockDown
+            | Kind::SackDown => Step::Broken,
         }
     }
 
@@ -321,6 +346,13 @@ impl Flow {
 
     async fn answer(&self, request: Request, room: usize) -> Reply {
         let asker = self.asker(clock::now());
+        if let Request::Bulk(request) = &request
+            && request.flow == self.id
+        {
+            return self
+                .begin_load(request, asker)
+                .map_or_else(|why| control::error(asker, why), Reply::Bulk);
+        }
         // Listening begins before the verdict is handed over, or its writer could be faster.
         let kept = self.shared.kept.notified();
         tokio::pin!(kept);
@@ -337,6 +369,57 @@ impl Flow {
             }
             Answer::Now(reply) => reply,
         }
+    }
+
+    fn begin_load(&self, request: &BulkRequest, asker: Asker) -> Result<BulkReply, ControlRefusal> {
+        if !self.full {
+            return Err(ControlRefusal::NeedsInvite);
+        }
+        let (bounds, secret) = {
+            let hub = self.shared.hub();
+            (hub.limits().bulk.clone(), hub.identity().secret)
+        };
+        let mut book = self.book();
+        let transfer = book.bulk.get_or_insert_with(|| {
+            let transfer = bulk::transfer(&secret, self.id, self.dress);
+            bulk::lock(&transfer).allow_lateness(LATE_ON_STREAMS);
+            transfer
+        });
+        bulk::begin(&mut bulk::lock(transfer), request, &bounds, self.until, asker.now)
+    }
+
+    /// When a block or an acknowledgement is due; never where there is no load.
+    fn load_due(&self) -> Timestamp {
+        let transfer = self.book().bulk.clone();
+        transfer.and_then(|t| bulk::lock(&t).next_deadline()).unwrap_or(Timestamp::NEVER)
+    }
+
+    /// Frames the blocks and the acknowledgement that are due.
+    fn load(&mut self, record: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), End> {
+        let Some(transfer) = self.book().bulk.clone() else { return Ok(()) };
+        let mut transfer = bulk::lock(&transfer);
+        let now = clock::now();
+        if let Some((blocks, size, _)) = transfer.due(now, BLOCKS_AT_ONCE) {
+            if record.len() != size {
+                record.clear();
+                record.resize(size, 0);
+                transfer.fill(0, record);
+            }
+            let mut sent = 0;
+            for _ in 0..blocks {
+                if !transfer.write_block(now, record) {
+                    break;
+                }
+                self.framer.frame(record, out).map_err(|_| End::Broken)?;
+                sent += 1;
+            }
+            self.shared.counters.blocks_sent.fetch_add(sent, std::sync::atomic::Ordering::Relaxed);
+        }
+        let mut sack = [0; HANDSHAKE_LEN];
+        if transfer.write_sack(now, &mut sack) {
+            self.framer.frame(&sack, out).map_err(|_| End::Broken)?;
+        }
+        Ok(())
     }
 
     fn asker(&self, now: Timestamp) -> Asker {

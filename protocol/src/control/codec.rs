@@ -106,6 +106,8 @@ table! { Request, encode_request, decode_request, "request":
     5 = HandIn,
     6 = End,
     7 = Openings,
+    8 = Bulk,
+    9 = Bins,
 }
 
 table! { Reply, encode_reply, decode_reply, "reply":
@@ -116,6 +118,8 @@ table! { Reply, encode_reply, decode_reply, "reply":
     5 = HandIn,
     6 = End,
     7 = Openings,
+    8 = Bulk,
+    9 = Bins,
     99 = Error,
 }
 
@@ -171,7 +175,7 @@ mod tests {
 
         #[test]
         fn any_message_of_a_known_code_is_read_or_refused(
-            code in 0u16..8, message in proptest::collection::vec(any::<u8>(), 0..200),
+            code in 0u16..10, message in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let mut body = Vec::new();
             body.extend_from_slice(&code.to_be_bytes());

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::codec::{ControlError, decode_reply, decode_request, encode_reply, encode_request};
+use crate::bulk::{Bin, Order};
 use crate::time::Timestamp;
 use crate::wire::id::FlowId;
 
@@ -39,6 +40,10 @@ pub enum Request {
     End(EndRequest),
     /// What of this session's attempts to open flows reached the listener.
     Openings(OpeningsRequest),
+    /// Begins or ends a load.
+    Bulk(BulkRequest),
+    /// What the listener counted of a load.
+    Bins(BinsRequest),
 }
 
 /// From listener to client.
@@ -58,6 +63,10 @@ pub enum Reply {
     End(EndReply),
     /// Answers [`Request::Openings`].
     Openings(OpeningsReply),
+    /// Answers [`Request::Bulk`].
+    Bulk(BulkReply),
+    /// Answers [`Request::Bins`].
+    Bins(BinsReply),
     /// The request could not be answered.
     Error(ErrorReply),
 }
@@ -274,6 +283,59 @@ pub struct Opening {
     pub source: SocketAddr,
 }
 
+/// Begins a load on a flow, or ends it. Downwards it needs the invite's key and goes to the address alone that the
+/// flow's cookie proved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkRequest {
+    /// On which flow; of the same session. Streams want to be asked on themselves.
+    pub flow: FlowId,
+    /// What to send or to expect. An order of the same number again changes nothing; a lower one is refused.
+    pub order: Order,
+    /// End it instead.
+    pub stop: bool,
+}
+
+/// The load has begun, or is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkReply {
+    /// As it was granted: the listener's bounds may have lowered its rate and length.
+    pub order: Order,
+    /// The listener's clock.
+    pub now: Timestamp,
+}
+
+/// Asks what the listener counted of a load. Bins below `from` may be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BinsRequest {
+    /// Which flow; of the same session.
+    pub flow: FlowId,
+    /// Number of the order.
+    pub order: u32,
+    /// From which bin on.
+    pub from: u32,
+}
+
+/// What the listener counted of a load.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BinsReply {
+    /// Number of the order.
+    pub order: u32,
+    /// Distinct packets sent or received so far.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Slots that the listener missed, where it sends.
+    pub missed: u64,
+    /// It no longer sends.
+    pub ended: bool,
+    /// Bins that were forgotten before they were fetched.
+    pub forgotten: u64,
+    /// Bins in ascending order; those without a packet are left out.
+    pub bins: Vec<Bin>,
+    /// Bins before this one are all in this reply; ask again from here. None where there is none from here on.
+    pub next: Option<u32>,
+}
+
 /// Why a request was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("the listener does not answer this: {why}")]
@@ -302,4 +364,7 @@ pub enum ControlRefusal {
     /// The disk is full or not writable.
     #[error("it could not keep it")]
     NotKept,
+    /// The flow's packets come from an address that has not been proven: it must be opened again.
+    #[error("the flow's new address is not proven")]
+    NotProven,
 }

@@ -21,6 +21,9 @@ pub enum Dress {
     Zero,
     /// Looks like QUIC version 1, Initial packets first and 1-RTT packets then (RFC 9000 section 17), and is not.
     QuicShaped,
+    /// What a transfer product sends: encrypted blocks of one size from the first datagram on, at a rate that does not
+    /// back off, with few small acknowledgements of block ranges ([`crate::bulk`]).
+    Jetstream,
 }
 
 /// The form that a datagram of a flow takes: some dresses open with another one than they go on with.
@@ -59,7 +62,7 @@ pub struct Row {
 }
 
 /// All dresses. The codes on the wire are the positions here.
-pub const TABLE: [Row; 4] = [
+pub const TABLE: [Row; 5] = [
     Row {
         dress: Dress::Random,
         name: "random",
@@ -94,7 +97,18 @@ pub const TABLE: [Row; 4] = [
         handshake_len: 1200 - INITIAL_ID_AT - INITIAL_INFIX.len(),
         random_filler: true,
     },
+    Row {
+        dress: Dress::Jetstream,
+        name: "jetstream",
+        opening: Place::At(0),
+        running: Place::At(0),
+        handshake_len: BLOCK_LEN,
+        random_filler: true,
+    },
 ];
+
+/// Length of a block where nothing else is asked for: passes wherever QUIC does (RFC 9000 section 14.1).
+pub const BLOCK_LEN: usize = 1200;
 
 /// The first byte, version 1, and the length of a destination connection id.
 const INITIAL_ID_AT: usize = 6;
@@ -107,7 +121,7 @@ const BASE64_ID_LEN: usize = 12;
 
 impl Dress {
     /// All dresses.
-    pub const ALL: [Self; 4] = [Self::Random, Self::Ascii, Self::Zero, Self::QuicShaped];
+    pub const ALL: [Self; 5] = [Self::Random, Self::Ascii, Self::Zero, Self::QuicShaped, Self::Jetstream];
 
     /// The row of this dress.
     pub fn row(self) -> &'static Row {
@@ -132,7 +146,7 @@ impl Dress {
     /// Length on the wire of a record of `record_len` bytes.
     pub fn dressed_len(self, form: Form, record_len: usize) -> usize {
         match (self, form) {
-            (Self::Random | Self::Zero, _) => record_len,
+            (Self::Random | Self::Zero | Self::Jetstream, _) => record_len,
             (Self::Ascii, _) => BASE64URL_NOPAD.encode_len(record_len),
             (Self::QuicShaped, Form::Opening) => record_len + INITIAL_ID_AT + INITIAL_INFIX.len(),
             (Self::QuicShaped, Form::Running) => record_len + SHORT_ID_AT,
@@ -142,7 +156,7 @@ impl Dress {
     /// Largest record that fits into `wire_len` bytes on the wire, in running form.
     pub fn record_len(self, wire_len: usize) -> usize {
         match self {
-            Self::Random | Self::Zero => wire_len,
+            Self::Random | Self::Zero | Self::Jetstream => wire_len,
             Self::Ascii => wire_len / 4 * 3,
             Self::QuicShaped => wire_len.saturating_sub(SHORT_ID_AT),
         }
@@ -182,7 +196,7 @@ pub fn put_on(dress: Dress, form: Form, record: &[u8], wire: &mut Vec<u8>) {
     // The tag looks random, so it lends the bits that a real protocol would draw.
     let noise = record.get(BODY_AT - TAG_LEN).copied().unwrap_or(0);
     match (dress, form) {
-        (Dress::Random | Dress::Zero, _) => wire.extend_from_slice(record),
+        (Dress::Random | Dress::Zero | Dress::Jetstream, _) => wire.extend_from_slice(record),
         (Dress::Ascii, _) => {
             wire.resize(BASE64URL_NOPAD.encode_len(record.len()), 0);
             BASE64URL_NOPAD.encode_mut(record, wire);
@@ -214,7 +228,7 @@ pub fn take_off(dress: Dress, form: Form, datagram: &mut [u8]) -> Result<&mut [u
         return Err(WireError::TooLong { len });
     }
     match (dress, form) {
-        (Dress::Random | Dress::Zero, _) => Ok(datagram),
+        (Dress::Random | Dress::Zero | Dress::Jetstream, _) => Ok(datagram),
         (Dress::Ascii, _) => {
             let mut scratch = [0; MAX_LEN];
             let record_len = BASE64URL_NOPAD.decode_len(len).map_err(|_| WireError::Undressed)?;
@@ -248,7 +262,7 @@ pub fn take_off(dress: Dress, form: Form, datagram: &mut [u8]) -> Result<&mut [u
 pub fn put_back(dress: Dress, datagram: &mut [u8]) -> Result<(), WireError> {
     let len = datagram.len();
     match dress {
-        Dress::Random | Dress::Zero | Dress::QuicShaped => Ok(()),
+        Dress::Random | Dress::Zero | Dress::QuicShaped | Dress::Jetstream => Ok(()),
         Dress::Ascii => {
             let mut scratch = [0; MAX_LEN];
             let record_len = BASE64URL_NOPAD.decode_len(len).map_err(|_| WireError::Undressed)?;
@@ -273,7 +287,7 @@ mod tests {
             assert_eq!(Dress::from_code(row.dress.code()), Some(row.dress));
             assert_eq!(serde_json::to_string(&row.dress).unwrap(), format!("\"{}\"", row.name));
         }
-        assert_eq!(Dress::from_code(4), None);
+        assert_eq!(Dress::from_code(5), None);
     }
 
     proptest! {

@@ -61,6 +61,10 @@ pub enum Kind {
     Control = 0x03,
     /// Client: the flow is over, nothing is answered.
     Close = 0x04,
+    /// Client: a block of a load upwards ([`crate::bulk`]).
+    Block = 0x05,
+    /// Client: which blocks of a load downwards arrived.
+    Sack = 0x06,
     /// Listener: prove that you receive at your address.
     Challenge = 0x81,
     /// Listener: the flow is open.
@@ -73,21 +77,29 @@ pub enum Kind {
     ControlReply = 0x85,
     /// Listener: it does not know this flow (any more); open it again.
     Stale = 0x86,
+    /// Listener: a block of a load downwards.
+    BlockDown = 0x87,
+    /// Listener: which blocks of a load upwards arrived.
+    SackDown = 0x88,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Probe,
         Self::Control,
         Self::Close,
+        Self::Block,
+        Self::Sack,
         Self::Challenge,
         Self::Accept,
         Self::Refuse,
         Self::Echo,
         Self::ControlReply,
         Self::Stale,
+        Self::BlockDown,
+        Self::SackDown,
     ];
 
     /// The kind of a byte on the wire.
@@ -97,12 +109,16 @@ impl Kind {
             0x02 => Self::Probe,
             0x03 => Self::Control,
             0x04 => Self::Close,
+            0x05 => Self::Block,
+            0x06 => Self::Sack,
             0x81 => Self::Challenge,
             0x82 => Self::Accept,
             0x83 => Self::Refuse,
             0x84 => Self::Echo,
             0x85 => Self::ControlReply,
             0x86 => Self::Stale,
+            0x87 => Self::BlockDown,
+            0x88 => Self::SackDown,
             _ => return None,
         })
     }
@@ -115,8 +131,12 @@ impl Kind {
     /// Length of the body in a record of `len` bytes; what follows is filler.
     pub const fn body_len(self, len: usize) -> usize {
         match self {
-            Self::Probe | Self::Echo | Self::Close | Self::Stale => PROBE_BODY_LEN,
-            Self::Hello | Self::Challenge | Self::Accept | Self::Refuse => HANDSHAKE_BODY_LEN,
+            Self::Probe | Self::Echo | Self::Close | Self::Stale | Self::Block | Self::BlockDown => {
+                PROBE_BODY_LEN
+            }
+            Self::Hello | Self::Challenge | Self::Accept | Self::Refuse | Self::Sack | Self::SackDown => {
+                HANDSHAKE_BODY_LEN
+            }
             Self::Control | Self::ControlReply => len.saturating_sub(BODY_AT),
         }
     }

@@ -118,7 +118,7 @@ impl Framer {
 fn stream_dress(dress: Dress) -> Dress {
     match dress {
         Dress::Ascii => Dress::Ascii,
-        Dress::Random | Dress::Zero | Dress::QuicShaped => Dress::Random,
+        Dress::Random | Dress::Zero | Dress::QuicShaped | Dress::Jetstream => Dress::Random,
     }
 }
 

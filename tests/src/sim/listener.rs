@@ -331,6 +331,7 @@ impl ListenerHost {
             kernel: true,
             ttl: Some(packet.ttl()),
             tos: Some(packet.tos()),
+            local: Some(packet.destination()),
             drops: Some(self.drops),
         };
         let echoes = process.counters.udp_echoes.load(Ordering::Relaxed);

@@ -283,7 +283,11 @@ impl Served {
             | Kind::Refuse
             | Kind::Echo
             | Kind::ControlReply
-            | Kind::Stale => None,
+            | Kind::Stale
+            | Kind::Block
+            | Kind::Sack
+            | Kind::BlockDown
+            | Kind::SackDown => None,
         }
     }
 

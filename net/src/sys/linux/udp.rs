@@ -59,6 +59,7 @@ pub(crate) fn configure(socket: &UdpSocket, v6: bool, options: &UdpOptions) -> F
         coalesce: options.coalesce
             && !options.sent_timestamps
             && sockopt::set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok(),
+        merge: options.merge && on(libc::SOL_UDP, libc::UDP_GRO),
         drops: on(libc::SOL_SOCKET, libc::SO_RXQ_OVFL),
         errors: options.errors && both(libc::IP_RECVERR, libc::IPV6_RECVERR),
         fragmentation: set_fragmentation(socket, v6, options.fragmentation).is_ok(),
@@ -106,6 +107,11 @@ pub(crate) fn set_fragmentation(
     // Matters for IPv4 over a dual-stack socket; harmless on the others.
     let _ = sockopt::set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, four);
     sockopt::set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, six)
+}
+
+/// Lets another socket of this process bind where this one is, or forbids it again.
+pub(crate) fn share_address(socket: &UdpSocket, share: bool) -> io::Result<()> {
+    sockopt::set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, c_int::from(share))
 }
 
 pub(crate) fn drops(socket: &UdpSocket) -> Option<u32> {
@@ -186,6 +192,10 @@ pub(crate) fn recv(
 fn note(meta: &mut RxMeta, level: c_int, kind: c_int, value: &[u8]) {
     match (level, kind) {
         (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => meta.kernel = timestamp(value),
+        // Comes as an int.
+        (libc::SOL_UDP, libc::UDP_GRO) => {
+            meta.segment = array(value, 0).and_then(|v| u16::try_from(i32::from_ne_bytes(v)).ok());
+        }
         (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => meta.drops = array(value, 0).map(u32::from_ne_bytes),
         // IP_TOS comes as one byte, the others as an int.
         (libc::IPPROTO_IP, libc::IP_TOS) => meta.tos = value.first().copied(),

@@ -38,6 +38,11 @@ pub(crate) fn set_fragmentation(
     platform::set_dont_fragment(socket, v6, fragmentation == Fragmentation::Never)
 }
 
+/// Only where connected sockets take precedence over unconnected ones of the same address can one stand beside.
+pub(crate) fn share_address(_: &UdpSocket, _: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub(crate) fn drops(_: &UdpSocket) -> Option<u32> {
     None
 }

@@ -177,13 +177,19 @@ impl Shard {
                 controls: Bucket::default(),
                 told_moves: Bucket::default(),
                 highest_control: None,
+                local: meta.local,
                 drops: None,
             };
             self.hold(slot, flow, now);
         } else if let Some(flow) = self.slots.get_mut(slot).and_then(|s| s.flow.as_mut())
             && flow.id == opened.accept.id
         {
+            if flow.validated != meta.from {
+                // A load goes to the address it was begun for, or nowhere.
+                flow.book.bulk = None;
+            }
             flow.validated = meta.from;
+            flow.local = meta.local;
             if flow.book.source != meta.from {
                 let old = flow.book.source;
                 flow.book.move_to(meta.from, now);
