@@ -133,7 +133,7 @@ impl Prepared {
             interface_mtu,
             seed,
         };
-        let shortest = self.plan.flows.iter().map(|f| f.interval).filter(|i| !i.is_zero()).min();
+        let shortest = self.plan.shortest_interval();
         let session = SessionId(session);
         let identity = Identity { session, invite, software: software() };
         let engine = Engine::new(self.plan, identity, start);

@@ -267,13 +267,9 @@ impl Pair {
     fn new(size: usize) -> Self {
         let Core { shard, now, .. } = Core::new(Dress::Random);
         let spec = FlowSpec {
-            name: "udp/bench".to_owned(),
-            carrier: Carrier::Udp,
-            dress: Dress::Random,
-            purpose: Purpose::Steady,
-            to: FROM,
             size: size as u16,
             interval: Duration::from_millis(1),
+            ..FlowSpec::new("udp/bench", Carrier::Udp, Dress::Random, Purpose::Steady, FROM)
         };
         let long = Duration::from_secs(1_000_000);
         let plan = Plan {
@@ -283,6 +279,7 @@ impl Pair {
             measure: long,
             drain: long,
             settle: long,
+            ..Plan::default()
         };
         let invite = Invite { key: [3; 16], fingerprint: [0; 32], expires_minute: None };
         let identity =

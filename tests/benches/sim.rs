@@ -53,13 +53,9 @@ fn night(flows: usize, interval: Duration) -> Result<(u64, Duration), SimError> 
     let to = setup::target(&topology);
     let dresses = [Dress::Random, Dress::Ascii, Dress::QuicShaped, Dress::Zero];
     let flows = (0..flows).map(|n| FlowSpec {
-        name: format!("udp/{n}"),
-        carrier: Carrier::Udp,
-        dress: dresses[n % dresses.len()],
-        purpose: Purpose::Steady,
-        to,
         size: 128,
         interval,
+        ..FlowSpec::new(format!("udp/{n}"), Carrier::Udp, dresses[n % dresses.len()], Purpose::Steady, to)
     });
     let plan = Plan {
         flows: flows.collect(),
@@ -68,6 +64,7 @@ fn night(flows: usize, interval: Duration) -> Result<(u64, Duration), SimError> 
         measure: Duration::from_secs(12 * 3600),
         drain: Duration::from_secs(2),
         settle: Duration::from_secs(4),
+        ..Plan::default()
     };
     let began = now();
     let probes = run(Setup { keep_truth: false, ..Setup::of(1, topology, plan) })?;

@@ -334,6 +334,11 @@ pub enum Excluded {
     ListenerOverflow,
     /// The run ended before its time was up.
     RunEnded,
+    /// The client's interface, address or gateway changed under it.
+    InterfaceChanged,
+    /// It was part of an experiment that measures something else: an idle flow's packets, which are answered minutes later
+    /// or never.
+    Experiment,
 }
 
 /// One probe, settled.

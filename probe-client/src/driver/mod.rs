@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use probe_analysis::observation::{FlowNo, Observation};
+use probe_analysis::observation::{FlowNo, Observation, ServerNameKind};
 use probe_net::clock;
 use probe_net::pace::{self, Precision};
 use probe_net::udp::RecvBatch;
@@ -36,6 +36,8 @@ use crate::engine::{Action, ChannelFacts, Closed, Engine, Event, Phase, SendErro
 const PRECISE_BELOW: Duration = Duration::from_millis(5);
 /// Most events of QUIC flows that wait for the engine; beyond it they are dropped and the flow's counts are void.
 const MAX_EVENTS: usize = 8192;
+/// The name that a flow gives in place of the target's: reserved (RFC 2606 section 3), so nobody's policy means it.
+pub const OTHER_NAME: &str = "www.example.com";
 /// Longest wait: how soon a stop is seen.
 const MAX_WAIT: Duration = Duration::from_millis(200);
 
@@ -240,7 +242,9 @@ impl Driver {
         while let Some(action) = self.engine.poll_action() {
             any = true;
             match action {
-                Action::Connect { flow, carrier, to } => self.connect(flow, carrier, to),
+                Action::Connect { flow, carrier, to, server_name, fragments } => {
+                    self.connect(flow, carrier, to, server_name, fragments);
+                }
                 Action::Disconnect { flow } => self.disconnect(flow),
                 Action::ReadTcp { flow } => {
                     if let Some(Connection::Stream(stream)) = self.connections.get(&flow)
@@ -254,19 +258,30 @@ impl Driver {
         any
     }
 
-    fn connect(&mut self, flow: FlowNo, carrier: Carrier, to: SocketAddr) {
+    fn connect(
+        &mut self,
+        flow: FlowNo,
+        carrier: Carrier,
+        to: SocketAddr,
+        server_name: ServerNameKind,
+        fragments: bool,
+    ) {
         self.disconnect(flow);
         self.attempts += 1;
         self.attempt_of.insert(flow, self.attempts);
         let now = clock::now();
+        let name = match server_name {
+            ServerNameKind::Target => self.around.server_name.as_deref(),
+            ServerNameKind::Other => Some(OTHER_NAME),
+            ServerNameKind::Absent => None,
+        };
         let opened = match carrier {
-            Carrier::Udp => UdpFlow::open(to, &self.poller, flow).map(|(udp, source)| {
+            Carrier::Udp => UdpFlow::open(to, fragments, &self.poller, flow).map(|(udp, source)| {
                 self.connections.insert(flow, Connection::Udp(Box::new(udp)));
                 Some(source)
             }),
             Carrier::Tcp | Carrier::Tls => {
-                let tls =
-                    (carrier == Carrier::Tls).then_some((&self.tls, self.around.server_name.as_deref()));
+                let tls = (carrier == Carrier::Tls).then_some((&self.tls, name));
                 StreamFlow::open(to, tls, &self.poller, flow).map(|stream| {
                     self.connections.insert(flow, Connection::Stream(Box::new(stream)));
                     None
@@ -280,11 +295,10 @@ impl Driver {
                     waker: self.poller.waker(),
                 };
                 let inverse = carrier == Carrier::QuicInverse;
-                QuicFlow::open(to, inverse, self.around.server_name.as_deref(), uplink, &self.around.runtime)
-                    .map(|quic| {
-                        self.connections.insert(flow, Connection::Quic(quic));
-                        None
-                    })
+                QuicFlow::open(to, inverse, name, uplink, &self.around.runtime).map(|quic| {
+                    self.connections.insert(flow, Connection::Quic(quic));
+                    None
+                })
             }
         };
         match opened {

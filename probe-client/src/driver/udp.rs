@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use probe_analysis::observation::{FlowNo, HostFault};
 use probe_net::clock;
-use probe_net::udp::{Fault, Outgoing, RecvBatch, UdpOptions, UdpSocket};
+use probe_net::udp::{Fault, Fragmentation, Outgoing, RecvBatch, UdpOptions, UdpSocket};
 use probe_net::wait::{Interest, Poller};
 
 use super::host::HostWatch;
@@ -21,8 +21,16 @@ pub(super) struct UdpFlow {
 }
 
 impl UdpFlow {
-    pub(super) fn open(to: SocketAddr, poller: &Poller, flow: FlowNo) -> io::Result<(Self, SocketAddr)> {
+    pub(super) fn open(
+        to: SocketAddr,
+        fragments: bool,
+        poller: &Poller,
+        flow: FlowNo,
+    ) -> io::Result<(Self, SocketAddr)> {
         let mut options = UdpOptions::towards(to);
+        if fragments {
+            options.fragmentation = Fragmentation::Allowed;
+        }
         options.errors = true;
         let mut socket = UdpSocket::bind(&options)?;
         socket.connect(to)?;

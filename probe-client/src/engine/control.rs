@@ -7,7 +7,7 @@ use probe_analysis::observation::{
     End, FlowNo, Moved, Observation, OpeningArrivals, Purpose, StreamEnd, StreamEndSeen, TcpView,
 };
 use probe_protocol::control::{
-    self, DatagramsRequest, EndRequest, FlowRequest, HandInRequest, LedgerRequest, MAX_HAND_IN,
+    self, ControlRefusal, EndRequest, FlowRequest, HandInRequest, LedgerRequest, MAX_HAND_IN,
     MAX_HAND_IN_CHUNK, MAX_MESSAGE, OpeningsRequest, Reply, Request, StreamOver, TcpFacts,
 };
 use probe_protocol::time::Timestamp;
@@ -26,6 +26,8 @@ const MAX_QUEUED: usize = 1024;
 const MAX_TRIES: u32 = 6;
 /// Shortest wait for an answer.
 const MIN_WAIT: Duration = Duration::from_millis(500);
+/// Wait for an answer while nothing at all is heard.
+const OUT_WAIT: Duration = Duration::from_secs(5);
 /// From an answer that does not say that the verdict is kept to the next question.
 const HAND_IN_GAP: Duration = Duration::from_millis(100);
 /// Datagram that carries a request over UDP, bytes on the wire.
@@ -57,6 +59,10 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    pub(super) fn held(&self) -> usize {
+        self.queue.len() + self.outstanding.len()
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.outstanding.is_empty()
     }
@@ -126,7 +132,9 @@ impl Engine {
 
     /// Sends queued requests as far as the bound on those under way allows.
     pub(super) fn pump_requests(&mut self, now: Timestamp) {
-        while self.requests.outstanding.len() < MAX_OUTSTANDING {
+        // While nothing is heard, one question is enough to find out that answers come again.
+        let most = if self.is_out(now) { 1 } else { MAX_OUTSTANDING };
+        while self.requests.outstanding.len() < most {
             let Some((about, message)) = self.requests.queue.pop_front() else { return };
             let number = self.requests.next;
             self.requests.next += 1;
@@ -163,6 +171,7 @@ impl Engine {
         let way = ways.get(tries as usize % ways.len().max(1)).copied();
         let srtt = way.and_then(|no| self.flow(no)).and_then(|f| f.srtt);
         let wait = srtt.map_or(MIN_WAIT, |rtt| rtt * 3).max(MIN_WAIT);
+        let wait = if self.is_out(now) && self.phase <= Phase::Measure { wait.max(OUT_WAIT) } else { wait };
         if let Some(no) = way {
             self.outgoing.push_back((no, Outgoing::Request(number)));
         }
@@ -186,14 +195,14 @@ impl Engine {
             let counted = !matches!(flow.spec.purpose, Purpose::Steady | Purpose::Reach | Purpose::PathMtu);
             (std::cmp::Reverse(last), counted, kind, flow.no)
         };
-        let mut open: Vec<&Flow> = self.flows.iter().filter(|f| f.is_open()).collect();
+        let mut open: Vec<&Flow> = self.flows.values().filter(|f| f.is_open()).collect();
         open.sort_by_key(|f| rank(f));
         open.into_iter().map(|f| f.no).collect()
     }
 
     pub(super) fn write_request(&mut self, no: FlowNo, number: u64, wire: &mut Vec<u8>) -> Option<Transmit> {
         let request = self.requests.outstanding.get(&number)?;
-        let flow = self.flows.get_mut(no.0 as usize)?;
+        let flow = self.flows.get_mut(&no)?;
         if !flow.is_open() {
             return None;
         }
@@ -206,15 +215,16 @@ impl Engine {
 
     pub(super) fn control_reply(&mut self, now: Timestamp, via: FlowNo, number: u64, body: &[u8]) {
         let Ok(reply) = control::decode_reply(body) else { return };
-        if let Some(flow) = self.flows.get_mut(via.0 as usize) {
+        if let Some(flow) = self.flows.get_mut(&via) {
             flow.last_reply = Some(now);
         }
+        self.heard(now, via);
         let Some(request) = self.requests.outstanding.remove(&number) else { return };
         let about = request.about;
         match (request.message, reply) {
             (Request::Ledger(asked), Reply::Ledger(ledger)) => self.ledger_page(now, about, &asked, &ledger),
             (Request::Flow(_), Reply::Flow(facts)) => {
-                if let Some(flow) = self.flows.get_mut(about.0 as usize) {
+                if let Some(flow) = self.flows.get_mut(&about) {
                     flow.listener_tcp = facts.tcp;
                 }
                 if self.flow(about).is_some_and(is_cut) {
@@ -271,6 +281,9 @@ impl Engine {
                     }));
                 }
             }
+            (Request::Ledger(asked), Reply::Error(error)) if error.why == ControlRefusal::UnknownFlow => {
+                self.ledger_gone(now, about, &asked);
+            }
             // An error, or a reply to another question: what was asked stays unknown.
             _ => {}
         }
@@ -282,7 +295,7 @@ impl Engine {
     fn hellos_sent(&self) -> Vec<(FlowNo, u32)> {
         let closed = |flow: &&Flow| !flow.has_stream() && flow.link.is_none();
         let sent = |no: FlowNo| self.nonces.values().filter(|(n, _)| *n == no).map(|(_, sent)| sent).sum();
-        self.flows.iter().filter(closed).map(|f| (f.no, sent(f.no))).collect()
+        self.flows.values().filter(closed).map(|f| (f.no, sent(f.no))).collect()
     }
 
     /// Asks for the ledger of a flow from its first unsettled probe on.
@@ -290,37 +303,24 @@ impl Engine {
         if self.requests.is_asking_ledger(no) {
             return;
         }
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         let Some(id) = flow.ledger_id else { return };
         flow.look = Some(LedgerLook { asked: now, upto: flow.next_seq() });
         let from = flow.base_seq;
         self.ask(now, no, Request::Ledger(LedgerRequest { flow: id, from, settled_below: from }));
     }
 
-    /// Asks how many datagrams the listener has sent on each QUIC flow so far.
-    pub(super) fn ask_marks(&mut self, now: Timestamp) {
-        for (no, id) in self.quic_flows() {
-            self.ask(
-                now,
-                no,
-                Request::Datagrams(DatagramsRequest { flow: id, received: false, from: u64::MAX }),
-            );
-        }
-    }
-
     /// Asks for all that is still open when the last replies are in.
     pub(super) fn ask_everything(&mut self, now: Timestamp) {
-        for no in (0..self.flows.len() as u32).map(FlowNo) {
+        for no in self.numbers() {
             if self.flow(no).is_some_and(|f| !f.has_all_replies()) {
                 self.ask_ledger(now, no);
             }
         }
-        for (no, id) in self.quic_flows() {
-            for received in [true, false] {
-                self.ask(now, no, Request::Datagrams(DatagramsRequest { flow: id, received, from: 0 }));
-            }
+        for no in self.numbers() {
+            self.fetch_sockets(now, no);
         }
-        let tcp = self.flows.iter().filter(|f| f.is_open() && f.spec.carrier == Carrier::Tcp || is_cut(f));
+        let tcp = self.flows.values().filter(|f| f.is_open() && f.spec.carrier == Carrier::Tcp || is_cut(f));
         let tcp: Vec<_> = tcp.filter_map(|f| f.ledger_id.map(|id| (f.no, id))).collect();
         for (no, id) in tcp {
             self.actions.push_back(Action::ReadTcp { flow: no });
@@ -329,32 +329,34 @@ impl Engine {
         self.ask_openings(now);
     }
 
+    /// Asks how a stream that was cut ended at the listener, where the run goes on without it.
+    pub(super) fn ask_end(&mut self, now: Timestamp, no: FlowNo) {
+        let Some(flow) = self.flow(no).filter(|flow| is_cut(flow)) else { return };
+        if let (true, Some(id)) = (self.plan.long || flow.spec.lifetime().is_some(), flow.ledger_id) {
+            self.ask(now, no, Request::Flow(FlowRequest { flow: id }));
+        }
+    }
+
     /// Asks what arrived of the flows that are closed although they tried, where another one is open.
     fn ask_openings(&mut self, now: Timestamp) {
         let closed = |f: &Flow| f.link.is_none() && f.opening.attempt > 0;
-        if self.session_since.is_some() && self.flows.iter().any(closed) {
+        if self.session_since.is_some() && self.flows.values().any(closed) {
             self.ask(now, FlowNo(0), Request::Openings(OpeningsRequest {}));
         }
     }
 
-    fn quic_flows(&self) -> Vec<(FlowNo, probe_protocol::wire::id::FlowId)> {
-        let quic = |f: &&Flow| matches!(f.spec.carrier, Carrier::Quic | Carrier::QuicInverse);
-        self.flows.iter().filter(quic).filter_map(|f| f.ledger_id.map(|id| (f.no, id))).collect()
-    }
-
     pub(super) fn tcp_facts(&mut self, no: FlowNo, facts: TcpFacts) {
-        if let Some(flow) = self.flows.get_mut(no.0 as usize) {
+        if let Some(flow) = self.flows.get_mut(&no) {
             flow.tcp = Some(facts);
         }
     }
 
-    /// Says what both ends know of each TCP flow.
-    pub(super) fn report_tcp(&mut self) {
-        for flow in &self.flows {
-            if flow.tcp.is_some() || flow.listener_tcp.is_some() {
-                let view = TcpView { flow: flow.no, client: flow.tcp, listener: flow.listener_tcp };
-                self.observations.push_back(Observation::Tcp(view));
-            }
+    /// Says what both ends know of a TCP flow.
+    pub(super) fn report_tcp(&mut self, no: FlowNo) {
+        let Some(flow) = self.flow(no) else { return };
+        if flow.tcp.is_some() || flow.listener_tcp.is_some() {
+            let view = TcpView { flow: flow.no, client: flow.tcp, listener: flow.listener_tcp };
+            self.observations.push_back(Observation::Tcp(view));
         }
     }
 
@@ -370,7 +372,7 @@ impl Engine {
             self.requests.outstanding.insert(number, request);
             self.outgoing.push_back((no, Outgoing::Request(number)));
         }
-        for flow in &self.flows {
+        for flow in self.flows.values() {
             if flow.state == State::Open {
                 if !flow.has_stream() {
                     self.outgoing.push_back((flow.no, Outgoing::Close));
@@ -385,15 +387,20 @@ impl Engine {
         if self.phase > Phase::Drain {
             return;
         }
-        for no in (0..self.flows.len() as u32).map(FlowNo) {
+        // Nobody would answer while the path is out.
+        let asks = !(self.plan.long && self.is_out(now));
+        for no in self.numbers() {
             self.settle_replied(now, no);
-            if self.flow(no).is_some_and(|f| f.has_overdue(now)) {
+            if asks && self.flow(no).is_some_and(|f| f.has_overdue(now)) {
                 self.ask_ledger(now, no);
             }
         }
         if self.phase == Phase::Reach {
             self.ask_openings(now);
         }
-        self.at(now + super::LEDGER_EVERY, Reason::Ledger);
+        self.release(now);
+        let every = self.plan.ledger_every;
+        let every = if self.plan.long { self.jittered(every, 20) } else { every };
+        self.at(now + every, Reason::Ledger);
     }
 }

@@ -9,12 +9,16 @@ use probe_protocol::control::TcpFacts;
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 use probe_protocol::wire::id::FlowId;
+use probe_protocol::wire::probe::ReplyAfter;
 use probe_protocol::wire::seal::FlowKeys;
 use probe_protocol::wire::stream::{Deframer, Framer};
 
 use super::ChannelFacts;
+use super::fragments::Pieces;
+use super::idle::IdleState;
 use super::mtu::Search;
-use crate::plan::FlowSpec;
+use super::sockets::Taps;
+use crate::plan::{AfterDeath, FlowSpec, Script};
 
 /// Most probes whose fate is open at once on one flow; beyond it the oldest are given up as unknown.
 pub(super) const MAX_PENDING: usize = 1 << 16;
@@ -28,8 +32,17 @@ pub(super) const MAX_OPENING_BYTES: usize = 2048;
 pub(super) enum Outgoing {
     Hello,
     Http,
-    Probe { scheduled: Timestamp },
-    Mtu { up: bool, record_len: usize },
+    Probe {
+        scheduled: Timestamp,
+    },
+    Mtu {
+        up: bool,
+        record_len: usize,
+    },
+    /// A probe of an idle flow: counted for nothing but its gap.
+    Idle(ReplyAfter),
+    /// One of the datagrams of [`Script::Fragments`].
+    Piece(super::fragments::Piece),
     Request(u64),
     Close,
 }
@@ -95,13 +108,14 @@ impl std::fmt::Debug for Link {
 }
 
 /// A probe whose fate is not settled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) scheduled: Timestamp,
     pub(super) sent: Timestamp,
     pub(super) size: u16,
     pub(super) tos: u8,
-    pub(super) reply: Option<ProbeReply>,
+    /// Boxed: after an hour without a path, a million probes wait without one.
+    pub(super) reply: Option<Box<ProbeReply>>,
     pub(super) extra_replies: u16,
     /// The listener said that it arrived.
     pub(super) arrived: bool,
@@ -148,22 +162,36 @@ pub(super) struct Flow {
     pub(super) taps: Taps,
     pub(super) tcp: Option<TcpFacts>,
     pub(super) listener_tcp: Option<TcpFacts>,
+    /// The plan's place that it fills, where it is one that is filled again.
+    pub(super) line: Option<u32>,
+    /// The ladder of which it is a rung.
+    pub(super) ladder: Option<u32>,
+    /// The flow that it follows.
+    pub(super) replaces: Option<FlowNo>,
+    /// When it opened first.
+    pub(super) opened_at: Option<Timestamp>,
+    pub(super) ended_at: Option<Timestamp>,
+    /// Probes sent in this life.
+    pub(super) sent: u64,
+    /// Its share of lost probes, of late, for telling death from loss.
+    pub(super) loss: f64,
+    /// Unanswered probes before this one say nothing about its being alive.
+    pub(super) judged_from: u64,
+    /// It is judged silent.
+    pub(super) silent: Option<Silent>,
+    /// When it answered again after it had been silent.
+    pub(super) revived: Option<Timestamp>,
+    pub(super) idle: Option<IdleState>,
+    pub(super) pieces: Option<Pieces>,
 }
 
-/// The ledger of a QUIC flow's own socket, and what the listener's socket says.
-#[derive(Debug, Default)]
-pub(super) struct Taps {
-    pub(super) sent: Vec<u32>,
-    pub(super) received: std::collections::HashSet<u32>,
-    /// Datagrams sent before the last wait for stragglers, and how many the listener had sent then.
-    pub(super) mark_sent: usize,
-    pub(super) mark_down: Option<u64>,
-    pub(super) listener_received: std::collections::HashSet<u32>,
-    pub(super) listener_sent: Vec<u32>,
-    pub(super) up_whole: bool,
-    pub(super) down_whole: bool,
-    /// Something was overwritten or came too often: no counts can be given.
-    pub(super) spoiled: bool,
+/// A flow that does not answer any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silent {
+    /// Its last answer.
+    pub(super) since: Timestamp,
+    /// When a fresh port was first tried in its place, others being heard.
+    pub(super) followed: Option<Timestamp>,
 }
 
 impl Flow {
@@ -171,7 +199,8 @@ impl Flow {
         Self {
             no,
             interval: spec.interval,
-            probing: matches!(spec.purpose, Purpose::Steady | Purpose::Marks | Purpose::Reach),
+            probing: spec.script == Script::Purpose
+                && !matches!(spec.purpose, Purpose::PathMtu | Purpose::Bulk),
             spec,
             state: State::Waiting,
             opening: Opening {
@@ -206,7 +235,35 @@ impl Flow {
             taps: Taps::default(),
             tcp: None,
             listener_tcp: None,
+            line: None,
+            ladder: None,
+            replaces: None,
+            opened_at: None,
+            ended_at: None,
+            sent: 0,
+            loss: 0.0,
+            judged_from: 0,
+            silent: None,
+            revived: None,
+            idle: None,
+            pieces: None,
         }
+    }
+
+    /// Whether its death is watched for.
+    pub(super) fn is_watched(&self) -> bool {
+        self.spec.death == AfterDeath::Reborn
+    }
+
+    /// Whether this probe was asked to be answered late.
+    pub(super) fn answers_late(&self, seq: u64) -> bool {
+        let late = |p: &Pending| p.excluded == Some(Excluded::Experiment);
+        let at = seq.checked_sub(self.base_seq).and_then(|at| usize::try_from(at).ok());
+        self.idle.is_some() || at.and_then(|at| self.pending.get(at)).is_some_and(late)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended(_))
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -222,7 +279,12 @@ impl Flow {
     pub(super) fn is_finished(&self) -> bool {
         match self.state {
             State::Ended(_) => true,
-            State::Open => !self.probing && self.search.as_ref().is_none_or(Search::is_done),
+            State::Open => {
+                !self.probing
+                    && self.search.as_ref().is_none_or(Search::is_done)
+                    && self.idle.is_none()
+                    && self.pieces.is_none()
+            }
             State::Waiting | State::Connecting | State::Hello => false,
         }
     }

@@ -9,25 +9,37 @@
 //! | `flow` | one flow: its state, its keys, its probes under way |
 //! | `opening` | from a connection to an open flow |
 //! | `probing` | sending probes and taking in replies |
+//! | `spawn` | flows that come later: starts, repeats, rebirths; and those that are over and settled leave |
+//! | `vigil` | whether flows, and the path, are alive |
+//! | `survive` | what the client's host, its network and the target's name do meanwhile |
 //! | `control` | requests to the listener, over whichever flow is alive |
 //! | `settle` | what became of each probe |
+//! | `sockets` | the ledger of the sockets under QUIC |
 //! | `mtu` | the search for the largest packet |
+//! | `idle` | single-use idle gaps, and ladders of them |
+//! | `fragments` | datagrams larger than the MTU |
 //! | `foreign` | what something that is not ours looks like |
 
 mod control;
 mod flow;
 mod foreign;
+mod fragments;
+mod idle;
 mod mtu;
 mod opening;
 mod probing;
 mod settle;
+mod sockets;
+mod spawn;
+mod survive;
+mod vigil;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use probe_analysis::observation::{FlowNo, HostEvent, HostFault, Observation, RunEnded, RunStarted};
+use probe_analysis::observation::{FlowNo, HostFault, Observation, RunEnded, RunStarted};
 use probe_protocol::control::TcpFacts;
 use probe_protocol::invite::Invite;
 use probe_protocol::time::{Timestamp, WallTime};
@@ -37,7 +49,11 @@ use rand_chacha::ChaCha8Rng;
 
 use self::control::Requests;
 use self::flow::Flow;
-use crate::plan::Plan;
+use self::idle::LadderState;
+use self::spawn::Spawner;
+use self::survive::Faults;
+use self::vigil::Vigil;
+use crate::plan::{Plan, ServerNameKind, Start as FlowStart};
 
 /// What happened, for [`Engine::handle`].
 #[derive(Debug)]
@@ -169,6 +185,10 @@ pub enum Action {
         carrier: Carrier,
         /// Where to.
         to: SocketAddr,
+        /// Which name TLS or QUIC gives.
+        server_name: ServerNameKind,
+        /// What is larger than the interface's MTU is fragmented, rather than refused (UDP).
+        fragments: bool,
     },
     /// Close it, without an event in return.
     Disconnect {
@@ -211,6 +231,24 @@ pub struct Identity {
 pub enum Reason {
     /// A flow's turn to open has come.
     Open(FlowNo),
+    /// A single flow of the plan is to start: its place in [`Plan::flows`].
+    Start(u32),
+    /// A flow that died is to be followed by another one: its place in [`Plan::flows`].
+    Rebirth(u32),
+    /// The next flow of a [`Repeat`](crate::plan::Repeat): its place in the plan.
+    Repeat(u32),
+    /// The next round of a [`Ladder`](crate::plan::Ladder): its place in the plan.
+    Ladder(u32),
+    /// A flow's life is over.
+    LifeOver(FlowNo),
+    /// The last replies of a flow whose life is over are in.
+    End(FlowNo),
+    /// The next step of an idle flow.
+    Idle(FlowNo),
+    /// The next datagram of a flow of fragments.
+    Piece(FlowNo),
+    /// It is time to see which flows are alive.
+    Look,
     /// A handshake record may have been lost.
     Retransmit(FlowNo, u32),
     /// An attempt to open has taken too long.
@@ -223,6 +261,8 @@ pub enum Reason {
     Request(u64),
     /// It is time to ask for ledgers.
     Ledger,
+    /// It is time to compare the ledgers of the sockets under QUIC.
+    Sockets(FlowNo),
     /// The listener may have written the verdict to its disk by now.
     HandIn,
     /// The phase of the run ends.
@@ -248,8 +288,6 @@ pub enum Phase {
     Done,
 }
 
-/// How often ledgers are asked for while measuring.
-const LEDGER_EVERY: Duration = Duration::from_secs(2);
 /// How long handing in the verdict may take.
 const HAND_IN_LIMIT: Duration = Duration::from_secs(4);
 
@@ -262,10 +300,16 @@ pub struct Engine {
     rng: ChaCha8Rng,
     /// The wall clock at the clock's zero, for handshakes.
     wall_offset: i64,
+    started: Timestamp,
     phase: Phase,
     phase_ends: Timestamp,
     complete: bool,
-    flows: Vec<Flow>,
+    /// Those that are not over, or not settled; in a long run the others are gone.
+    flows: BTreeMap<FlowNo, Flow>,
+    spawner: Spawner,
+    vigil: Vigil,
+    ladders: Vec<LadderState>,
+    faults: Faults,
     timers: BinaryHeap<Reverse<(Timestamp, Reason)>>,
     outgoing: VecDeque<(FlowNo, flow::Outgoing)>,
     actions: VecDeque<Action>,
@@ -308,17 +352,33 @@ impl Engine {
         let public = HelloKeys::public();
         let hello = identity.invite.map_or_else(HelloKeys::public, |i| HelloKeys::of_invite(&i.key));
         let mut rng = ChaCha8Rng::seed_from_u64(start.seed);
-        let flows: Vec<Flow> = (0u32..)
-            .zip(&plan.flows)
-            .map(|(no, spec)| Flow::new(FlowNo(no), spec.clone(), u64::from(rng.next_u32())))
-            .collect();
+        let mut flows = BTreeMap::new();
         let mut timers = BinaryHeap::new();
-        for flow in &flows {
-            timers.push(Reverse((start.at + plan.open_gap * flow.no.0, Reason::Open(flow.no))));
+        let mut spawner = Spawner::new(&plan);
+        // In their turn, from the start on; those with a start of their own come when it is there.
+        for (place, spec) in (0u32..).zip(&plan.flows) {
+            match spec.start {
+                FlowStart::Turn => {
+                    let no = spawner.number(start.at, plan.open_gap, &mut timers);
+                    let mut flow = Flow::new(no, spec.clone(), u64::from(rng.next_u32()));
+                    flow.line = spawner.took(place, no);
+                    flows.insert(no, flow);
+                }
+                FlowStart::At(at) => timers.push(Reverse((start.at + at, Reason::Start(place)))),
+            }
+        }
+        for (place, repeat) in (0u32..).zip(&plan.repeats) {
+            timers.push(Reverse((start.at + repeat.first, Reason::Repeat(place))));
+        }
+        for (place, ladder) in (0u32..).zip(&plan.ladders) {
+            timers.push(Reverse((start.at + ladder.first, Reason::Ladder(place))));
         }
         let phase_ends = start.at + plan.reach;
         timers.push(Reverse((phase_ends, Reason::Phase(Phase::Reach))));
-        timers.push(Reverse((start.at + LEDGER_EVERY, Reason::Ledger)));
+        timers.push(Reverse((start.at + plan.ledger_every, Reason::Ledger)));
+        if vigil::is_needed(&plan) {
+            timers.push(Reverse((start.at + vigil::LOOK_EVERY, Reason::Look)));
+        }
         let started = RunStarted {
             at: start.at,
             wall: start.wall,
@@ -328,12 +388,17 @@ impl Engine {
             load_bps: 0,
         };
         Self {
+            spawner,
+            vigil: Vigil::new(&plan, start.at),
+            ladders: plan.ladders.iter().map(|_| LadderState::default()).collect(),
+            faults: Faults::default(),
             plan,
             identity,
             hello,
             public,
             rng,
             wall_offset: start.wall.0.saturating_sub(i64::try_from(start.at.as_nanos()).unwrap_or(i64::MAX)),
+            started: start.at,
             phase: Phase::Reach,
             phase_ends,
             complete: true,
@@ -374,10 +439,7 @@ impl Engine {
 
     /// Takes in what the client's host did.
     pub fn handle_host(&mut self, from: Timestamp, to: Timestamp, what: HostFault) {
-        if matches!(what, HostFault::Suspended) {
-            self.exclude_between(from, to);
-        }
-        self.observe(Observation::Host(HostEvent { from, to, what }));
+        self.host_fault(from, to, what);
     }
 
     /// Does what is due. To be called at [`next_deadline`](Self::next_deadline) at the latest.
@@ -389,6 +451,16 @@ impl Engine {
             self.timers.pop();
             match reason {
                 Reason::Open(flow) => self.open(now, flow),
+                Reason::Start(place) => self.start_due(now, place),
+                Reason::Rebirth(place) => self.rebirth_due(now, place),
+                Reason::Repeat(place) => self.repeat_due(now, at, place),
+                Reason::Ladder(place) => self.ladder_round_due(now, place),
+                Reason::LifeOver(flow) => self.life_over(now, flow),
+                Reason::End(flow) => self.end_due(now, flow),
+                Reason::Idle(flow) => self.idle_due(now, flow),
+                Reason::Piece(flow) => self.piece_due(now, flow),
+                Reason::Look => self.look_due(now),
+                Reason::Sockets(flow) => self.sockets_due(now, flow),
                 Reason::Retransmit(flow, attempt) => self.retransmit(now, flow, attempt),
                 Reason::GiveUp(flow, attempt) => self.give_up(now, flow, attempt),
                 Reason::Probe(flow) => self.probe_due(now, flow, at),
@@ -442,8 +514,9 @@ impl Engine {
     /// Ends the measuring early, in order.
     pub fn stop(&mut self, now: Timestamp) {
         if self.phase < Phase::Drain {
-            self.complete = false;
-            self.end_unopened(now);
+            self.complete = self.plan.is_open_ended();
+            self.end_unopened(now, true);
+            self.stop_probing(now);
             self.enter(now, Phase::Drain, self.plan.drain);
         }
     }
@@ -470,8 +543,33 @@ impl Engine {
         self.phase = Phase::Done;
     }
 
+    /// Flows that are not over, or whose last probes are not settled: bounded, however long the run.
+    pub fn flows_held(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Probes whose fate is not settled.
+    pub fn probes_held(&self) -> usize {
+        self.flows.values().map(|flow| flow.pending.len()).sum()
+    }
+
+    /// Everything else that grows and shrinks: timers, requests, nonces, ledgers of sockets.
+    pub fn entries_held(&self) -> usize {
+        let sockets: usize = self.flows.values().map(|flow| flow.taps.held()).sum();
+        self.timers.len() + self.outgoing.len() + self.nonces.len() + self.requests.held() + sockets
+    }
+
+    /// Flows that could not be opened because too many were held.
+    pub fn turned_away(&self) -> u64 {
+        self.spawner.turned_away
+    }
+
+    fn numbers(&self) -> Vec<FlowNo> {
+        self.flows.keys().copied().collect()
+    }
+
     fn flow(&self, flow: FlowNo) -> Option<&Flow> {
-        self.flows.get(flow.0 as usize)
+        self.flows.get(&flow)
     }
 
     fn observe(&mut self, observation: Observation) {
@@ -495,9 +593,14 @@ impl Engine {
     /// Ends a phase before its time where there is nothing left to wait for.
     fn advance(&mut self, now: Timestamp) {
         let over = match self.phase {
-            Phase::Reach => self.flows.iter().all(Flow::is_decided),
-            Phase::Measure => self.flows.iter().all(Flow::is_finished),
-            Phase::Drain => self.flows.iter().all(Flow::has_all_replies) && self.requests.is_idle(),
+            Phase::Reach => {
+                let turn = |flow: &&Flow| flow.spec.start == FlowStart::Turn && flow.replaces.is_none();
+                self.flows.values().filter(turn).all(Flow::is_decided)
+            }
+            Phase::Measure => {
+                !self.plan.long && self.nothing_comes() && self.flows.values().all(Flow::is_finished)
+            }
+            Phase::Drain => self.flows.values().all(Flow::has_all_replies) && self.requests.is_idle(),
             Phase::Settle => self.requests.is_idle(),
             Phase::HandIn => self.requests.is_settled(),
             Phase::Settled | Phase::Done => false,
@@ -510,12 +613,15 @@ impl Engine {
     fn end_phase(&mut self, now: Timestamp) {
         match self.phase {
             Phase::Reach => {
-                self.end_unopened(now);
-                let next =
-                    if self.flows.iter().any(Flow::is_open) { self.plan.measure } else { Duration::ZERO };
+                self.end_unopened(now, false);
+                // A long run waits for its path to come back, where there was one.
+                let there = self.flows.values().any(Flow::is_open)
+                    || (self.plan.long && self.session_since.is_some());
+                let next = if there { self.plan.measure } else { Duration::ZERO };
                 self.enter(now, Phase::Measure, next);
             }
             Phase::Measure => {
+                self.end_unopened(now, true);
                 self.stop_probing(now);
                 self.enter(now, Phase::Drain, self.plan.drain);
             }
@@ -524,6 +630,7 @@ impl Engine {
                 self.enter(now, Phase::Settle, self.plan.settle);
             }
             Phase::Settle => {
+                self.flush_faults();
                 self.settle_all(now);
                 let ended = RunEnded { at: now, complete: self.complete, receive_buffer: None };
                 self.observe(Observation::RunEnded(ended));

@@ -171,7 +171,7 @@ impl Search {
 
 impl Engine {
     pub(super) fn mtu_due(&mut self, now: Timestamp, no: FlowNo) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         if flow.state != State::Open {
             return;
         }
@@ -193,7 +193,7 @@ impl Engine {
 
     /// Says what the search found, once.
     pub(super) fn report_mtu(&mut self, no: FlowNo) {
-        let Some(search) = self.flows.get_mut(no.0 as usize).and_then(|f| f.search.as_mut()) else { return };
+        let Some(search) = self.flows.get_mut(&no).and_then(|f| f.search.as_mut()) else { return };
         if search.reported {
             return;
         }

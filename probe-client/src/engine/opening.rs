@@ -19,6 +19,7 @@ use rand::RngCore;
 use super::flow::{Flow, Link, MAX_OPENING_BYTES, Outgoing, State, Way};
 use super::mtu::Search;
 use super::{Action, ChannelFacts, Closed, Engine, Phase, Reason, Transmit, foreign};
+use crate::plan::{Life, Script, Start};
 
 /// How long one attempt may take: several hellos, or TCP, TLS and a hello over a satellite.
 const ATTEMPT: Duration = Duration::from_millis(2600);
@@ -40,8 +41,9 @@ impl Engine {
         let nonce = self.rng.next_u64();
         // Once any flow is open, it is our listener that is there.
         let ask_as_stranger = self.identity.invite.is_some() && self.session_since.is_none();
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
-        if flow.state != State::Waiting || self.phase != Phase::Reach {
+        let Some(flow) = self.flows.get_mut(&no) else { return };
+        // What is late for its turn has been given up by then; others may open as long as the run measures.
+        if flow.state != State::Waiting || self.phase > Phase::Measure {
             return;
         }
         flow.state = State::Connecting;
@@ -64,6 +66,8 @@ impl Engine {
         };
         let attempt = flow.opening.attempt;
         let (carrier, to) = (flow.spec.carrier, flow.spec.to);
+        let server_name = flow.spec.server_name;
+        let fragments = flow.spec.purpose == Purpose::Fragments;
         if first {
             let planned = FlowPlanned {
                 flow: no,
@@ -75,9 +79,9 @@ impl Engine {
                 to,
                 size: flow.spec.size,
                 interval: flow.spec.interval,
-                replaces: None,
-                server_name: None,
-                life: None,
+                replaces: flow.replaces,
+                server_name: names_itself(carrier).then_some(flow.spec.server_name),
+                life: flow.spec.lifetime(),
                 marks: if flow.spec.purpose == Purpose::Marks {
                     super::probing::MARKS.to_vec()
                 } else {
@@ -87,7 +91,7 @@ impl Engine {
             self.observe(Observation::FlowPlanned(planned));
         }
         self.nonces.insert(nonce, (no, 0));
-        self.actions.push_back(Action::Connect { flow: no, carrier, to });
+        self.actions.push_back(Action::Connect { flow: no, carrier, to, server_name, fragments });
         self.at(now + ATTEMPT, Reason::GiveUp(no, attempt));
     }
 
@@ -99,7 +103,7 @@ impl Engine {
         connect: Option<Duration>,
         channel: Option<ChannelFacts>,
     ) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         if flow.state != State::Connecting {
             return;
         }
@@ -160,10 +164,20 @@ impl Engine {
 
     /// Ends an attempt. `again`: another attempt may fare better.
     pub(super) fn attempt_failed(&mut self, now: Timestamp, no: FlowNo, outcome: Outcome, again: bool) {
-        let last = {
-            let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
-            let last = !again || flow.opening.attempt >= MAX_ATTEMPTS || self.phase != Phase::Reach;
-            flow.state = if last { State::Ended(End::NeverOpened) } else { State::Waiting };
+        let (last, end) = {
+            let Some(flow) = self.flows.get_mut(&no) else { return };
+            let turn = flow.spec.start == Start::Turn && flow.replaces.is_none() && flow.line.is_none();
+            let too_late = if turn { Phase::Reach } else { Phase::Measure };
+            // One that was open does not open again under its name: what follows it is another flow.
+            let last = !again
+                || flow.opening.attempt >= MAX_ATTEMPTS
+                || self.phase > too_late
+                || flow.opened_at.is_some();
+            let end = match flow.opened_at {
+                None => End::NeverOpened,
+                Some(_) => End::ListenerRestarted,
+            };
+            flow.state = if last { State::Ended(end.clone()) } else { State::Waiting };
             let source = flow.opening.source;
             let attempt = Attempt { flow: no, from: flow.opening.from, to: now, source, outcome };
             self.observations.push_back(Observation::Attempt(attempt));
@@ -171,20 +185,30 @@ impl Engine {
                 let channel = channel(no, now, &facts, self.identity.invite.map(|i| i.fingerprint), None);
                 self.observations.push_back(Observation::Channel(channel));
             }
-            last
+            if last {
+                flow.ended_at = Some(now);
+            }
+            (last, end)
         };
         self.actions.push_back(Action::Disconnect { flow: no });
         if last {
-            self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end: End::NeverOpened }));
+            self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end: end.clone() }));
+            self.flow_is_over(now, no, &end);
         } else {
-            self.at(now + RETRY, Reason::Open(no));
+            // While flows are measured, another source port is a new flow like any other.
+            let at = if self.phase == Phase::Reach { now + RETRY } else { self.turn(now + RETRY) };
+            self.at(at, Reason::Open(no));
         }
     }
 
-    /// Ends what has not opened when opening is over.
-    pub(super) fn end_unopened(&mut self, now: Timestamp) {
-        for no in (0..self.flows.len() as u32).map(FlowNo) {
+    /// Ends what has not opened in its turn when opening is over; `all`: whatever has not opened.
+    pub(super) fn end_unopened(&mut self, now: Timestamp, all: bool) {
+        for no in self.numbers() {
             let Some(flow) = self.flow(no) else { continue };
+            let turn = flow.spec.start == Start::Turn && flow.line.is_none();
+            if !turn && !all {
+                continue;
+            }
             match flow.state {
                 State::Connecting => {
                     self.attempt_failed(now, no, Outcome::Silent { connected: false }, false);
@@ -194,21 +218,19 @@ impl Engine {
                     self.attempt_failed(now, no, outcome, false);
                 }
                 State::Waiting => {
-                    self.set_state(no, State::Ended(End::NeverOpened));
-                    self.observe(Observation::FlowEnded(FlowEnded {
-                        flow: no,
-                        at: now,
-                        end: End::NeverOpened,
-                    }));
+                    // What was never announced needs no end.
+                    let announced = flow.opening.attempt > 0 || turn;
+                    if let Some(flow) = self.flows.get_mut(&no) {
+                        flow.state = State::Ended(End::NeverOpened);
+                        flow.ended_at = Some(now);
+                    }
+                    if announced {
+                        let end = End::NeverOpened;
+                        self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end }));
+                    }
                 }
                 State::Open | State::Ended(_) => {}
             }
-        }
-    }
-
-    pub(super) fn set_state(&mut self, no: FlowNo, state: State) {
-        if let Some(flow) = self.flows.get_mut(no.0 as usize) {
-            flow.state = state;
         }
     }
 
@@ -241,6 +263,7 @@ impl Engine {
                         End::Error(says)
                     }
                 };
+                self.idle_closed(now, no);
                 self.end_flow(now, no, end);
             }
             State::Waiting | State::Ended(_) => {}
@@ -249,10 +272,24 @@ impl Engine {
 
     /// Ends an open flow; what became of its last probes is settled later, over other flows.
     pub(super) fn end_flow(&mut self, now: Timestamp, no: FlowNo, end: End) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
+        if flow.is_over() {
+            return;
+        }
         flow.state = State::Ended(end.clone());
+        flow.ended_at = Some(now);
         flow.probing = false;
-        self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end }));
+        if !flow.has_stream() {
+            self.outgoing.push_back((no, Outgoing::Close));
+        }
+        if flow.spec.carrier == Carrier::Tcp {
+            self.actions.push_back(Action::ReadTcp { flow: no });
+        }
+        self.actions.push_back(Action::Disconnect { flow: no });
+        self.mark_sockets(now, no);
+        self.ask_end(now, no);
+        self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end: end.clone() }));
+        self.flow_is_over(now, no, &end);
     }
 
     pub(super) fn network_error(
@@ -264,7 +301,7 @@ impl Engine {
         mtu: Option<u32>,
         says: String,
     ) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         if let (Some(mtu), Some(search)) = (mtu, flow.search.as_mut()) {
             search.told(mtu);
         }
@@ -277,7 +314,7 @@ impl Engine {
     pub(super) fn write_hello(&mut self, now: Timestamp, no: FlowNo, wire: &mut Vec<u8>) -> Option<Transmit> {
         let session_exists = self.session_since.is_some();
         let wall = self.wall(now);
-        let flow = self.flows.get_mut(no.0 as usize)?;
+        let flow = self.flows.get_mut(&no)?;
         if flow.state != State::Hello {
             return None;
         }
@@ -333,7 +370,7 @@ impl Engine {
 
     /// Takes in bytes of a stream that is opening; returns how many belong to the handshake once it is over.
     pub(super) fn handshake_bytes(&mut self, now: Timestamp, no: FlowNo, bytes: &[u8]) -> Option<Vec<u8>> {
-        let flow = self.flows.get_mut(no.0 as usize)?;
+        let flow = self.flows.get_mut(&no)?;
         flow.opening.received += bytes.len() as u64;
         let room = MAX_OPENING_BYTES.saturating_sub(flow.opening.bytes.len());
         flow.opening.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -378,11 +415,11 @@ impl Engine {
                 let Ok(challenge) = Challenge::decode(body) else { return false };
                 // An answer has the number of its question.
                 let answered = u32::try_from(header.seq).unwrap_or(u32::MAX);
-                if let Some(flow) = self.flows.get_mut(no.0 as usize) {
+                if let Some(flow) = self.flows.get_mut(&no) {
                     let first = flow.opening.first_answered.map_or(answered, |first| first.min(answered));
                     flow.opening.first_answered = Some(first);
                 }
-                if let Some(flow) = self.flows.get_mut(no.0 as usize)
+                if let Some(flow) = self.flows.get_mut(&no)
                     && flow.opening.cookie != challenge.cookie
                 {
                     flow.opening.cookie = challenge.cookie;
@@ -424,7 +461,7 @@ impl Engine {
     fn accepted(&mut self, now: Timestamp, no: FlowNo, accept: Accept) {
         let expected = self.identity.invite.map(|i| i.fingerprint);
         let interface_mtu = self.interface_mtu;
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         let Some(source) = flow.opening.source else { return };
         let dress = stream_dress(flow.spec.carrier, flow.spec.dress);
         let stream = flow
@@ -436,6 +473,10 @@ impl Engine {
         flow.look = None;
         flow.state = State::Open;
         flow.moves = 0;
+        let first = flow.opened_at.is_none();
+        flow.opened_at.get_or_insert(now);
+        flow.judged_from = flow.next_seq();
+        flow.last_reply = flow.last_reply.max(Some(now));
         let pace = Duration::from_secs(1).checked_div(accept.max_rate_pps).unwrap_or_default();
         flow.interval = flow.spec.interval.max(pace);
         if flow.spec.purpose == Purpose::PathMtu {
@@ -465,13 +506,28 @@ impl Engine {
         let facts = flow.opening.channel.as_ref();
         let channel = facts.map(|c| channel(no, now, c, expected, Some(c.exporter == accept.binding)));
         let (interval, shift, purpose, laid) = (flow.interval, flow.shift, flow.spec.purpose, flow.probe_at);
+        let life = match flow.spec.life {
+            Life::For(life) if first => Some(life),
+            Life::For(_) | Life::Run | Life::Probes(_) => None,
+        };
+        let script = flow.spec.script.clone();
         self.session_since.get_or_insert(now);
+        self.heard(now, no);
         self.observe(Observation::Attempt(attempt));
         self.observe(Observation::FlowOpened(opened));
         if let Some(channel) = channel {
             self.observe(Observation::Channel(channel));
         }
         self.saw_boot(now, accept.boot);
+        if let Some(life) = life {
+            self.at(now + life, Reason::LifeOver(no));
+        }
+        self.lay_sockets(now, no);
+        match script {
+            Script::Idle(_) => return self.idle_opened(now, no, first),
+            Script::Fragments { size, count } => return self.pieces_opened(now, no, size, count),
+            Script::Purpose => {}
+        }
         if purpose == Purpose::PathMtu {
             self.at(now, Reason::Mtu(no));
         } else if !interval.is_zero() {
@@ -522,6 +578,14 @@ fn channel(
 ) -> Channel {
     let (fingerprint, issuer) = (facts.fingerprint, facts.issuer.clone());
     Channel { flow, at, fingerprint, expected, issuer, same_exporter }
+}
+
+/// Whether a flow over it gives a server's name.
+fn names_itself(carrier: Carrier) -> bool {
+    match carrier {
+        Carrier::Tls | Carrier::Quic | Carrier::QuicInverse => true,
+        Carrier::Tcp | Carrier::Udp => false,
+    }
 }
 
 /// Inside TLS and QUIC there is nothing to dress.

@@ -3,19 +3,25 @@
 use std::time::Duration;
 
 use probe_analysis::observation::{
-    Excluded, FlowNo, HostEvent, HostFault, Missed, Observation, Outcome, ProbeReply, Purpose, Rewritten,
+    Excluded, FlowNo, HostFault, Missed, Observation, Outcome, ProbeReply, Purpose, Rewritten,
 };
 use probe_protocol::control::{FlowRequest, Request};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::dress::{self, Form};
 use probe_protocol::wire::hello::Carrier;
-use probe_protocol::wire::probe::{EchoBody, ProbeBody, StaleBody};
+use probe_protocol::wire::probe::{EchoBody, ProbeBody, ReplyAfter, StaleBody};
 use probe_protocol::wire::seal::filler_sum;
 use probe_protocol::wire::{BODY_AT, Kind, MAX_LEN, MIN_LEN, PROBE_BODY_LEN};
 use rand::RngCore;
 
-use super::flow::{Flow, Link, MAX_PENDING, MAX_TAPPED, Outgoing, Pending, State};
+use super::flow::{Flow, Link, MAX_PENDING, Outgoing, Pending, State};
 use super::{Arrived, Engine, Phase, Reason, SendError, Transmit};
+use crate::plan::Life;
+
+/// How long a flow that the listener forgot may take to open again.
+const REOPEN: Duration = Duration::from_secs(30);
+/// A listener that takes so long to answer is busy with something else.
+const LISTENER_STALL: Duration = Duration::from_millis(100);
 
 /// The TOS bytes that a flow of [`Purpose::Marks`] goes through: every ECN code point (RFC 3168) on best effort, then
 /// the DSCPs that products use: CS1, AF11, AF21, AF41, CS5, EF, CS6 (RFC 4594).
@@ -27,12 +33,16 @@ impl Engine {
     /// not drift.
     pub(super) fn probe_due(&mut self, now: Timestamp, no: FlowNo, scheduled: Timestamp) {
         let measuring = self.phase <= Phase::Measure;
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         let due = flow.probe_at == Some(scheduled);
         if !due || flow.state != State::Open || !flow.probing || !measuring || flow.interval.is_zero() {
             return;
         }
-        let interval = flow.interval.as_nanos().max(1) as u64;
+        let (interval, percent) = (flow.interval, flow.spec.jitter_percent);
+        if matches!(flow.spec.life, Life::Probes(count) if flow.sent >= count) {
+            return self.life_over(now, no);
+        }
+        let interval = self.thinned(now, interval).as_nanos().max(1) as u64;
         // Whole slots that have passed are missed: sent late as a burst they would measure the instrument.
         let missed = now.since(scheduled).as_nanos() as u64 / interval;
         if missed > 0 {
@@ -40,12 +50,13 @@ impl Engine {
         }
         let slot = Timestamp(scheduled.0 + missed * interval);
         self.outgoing.push_back((no, Outgoing::Probe { scheduled: slot }));
-        self.schedule_probe(no, Timestamp(slot.0 + interval));
+        let next = self.jittered(Duration::from_nanos(interval), percent);
+        self.schedule_probe(no, slot + next);
     }
 
     /// Lays the next probe; one that was laid before, for another time, is not sent.
     pub(super) fn schedule_probe(&mut self, no: FlowNo, at: Timestamp) {
-        if let Some(flow) = self.flows.get_mut(no.0 as usize) {
+        if let Some(flow) = self.flows.get_mut(&no) {
             flow.probe_at = Some(at);
             self.at(at, Reason::Probe(no));
         }
@@ -54,14 +65,19 @@ impl Engine {
     /// Stops sending on all flows, and marks where the ledgers of QUIC's sockets are to be compared up to.
     pub(super) fn stop_probing(&mut self, now: Timestamp) {
         // What is due but not sent yet would have nobody to wait for its reply.
-        self.outgoing.retain(|(_, o)| !matches!(o, Outgoing::Probe { .. } | Outgoing::Mtu { .. }));
-        for no in (0..self.flows.len() as u32).map(FlowNo) {
-            let Some(flow) = self.flows.get_mut(no.0 as usize) else { continue };
+        let is_probe = |o: &Outgoing| {
+            matches!(
+                o,
+                Outgoing::Probe { .. } | Outgoing::Mtu { .. } | Outgoing::Idle(_) | Outgoing::Piece(_)
+            )
+        };
+        self.outgoing.retain(|(_, o)| !is_probe(o));
+        for no in self.numbers() {
+            let Some(flow) = self.flows.get_mut(&no) else { continue };
             flow.probing = false;
-            flow.taps.mark_sent = flow.taps.sent.len();
             self.report_mtu(no);
+            self.mark_round(now, no);
         }
-        self.ask_marks(now);
     }
 
     /// Writes what is to be sent; none where the flow can no longer send it.
@@ -76,7 +92,8 @@ impl Engine {
             Outgoing::Hello => self.write_hello(now, no, wire),
             Outgoing::Http => self.write_http(no, wire),
             Outgoing::Probe { scheduled } => {
-                let flow = self.flows.get_mut(no.0 as usize)?;
+                self.make_room(no);
+                let flow = self.flows.get_mut(&no)?;
                 let tos = mark_of(flow);
                 let record_len = match flow.spec.carrier {
                     Carrier::Udp => flow.spec.dress.record_len(usize::from(flow.spec.size)),
@@ -84,18 +101,47 @@ impl Engine {
                         usize::from(flow.spec.size)
                     }
                 };
-                write_probe(flow, now, scheduled, record_len, 0, tos, wire)
+                flow.sent += 1;
+                write_probe(flow, now, scheduled, record_len, Asked { tos, ..Asked::default() }, wire)
+            }
+            Outgoing::Idle(after) => {
+                let flow = self.flows.get_mut(&no)?;
+                let record_len = match flow.spec.carrier {
+                    Carrier::Udp => flow.spec.dress.record_len(usize::from(flow.spec.size)),
+                    Carrier::Tcp | Carrier::Tls | Carrier::Quic | Carrier::QuicInverse => {
+                        usize::from(flow.spec.size)
+                    }
+                };
+                let transmit =
+                    write_probe(flow, now, now, record_len, Asked { after, ..Asked::default() }, wire)?;
+                // What is answered late or never is no measure of loss or delay; what is answered at once is one.
+                if let Some(pending) = flow.pending.back_mut().filter(|_| after != ReplyAfter::AtOnce) {
+                    pending.excluded = Some(Excluded::Experiment);
+                }
+                if let (Some(idle), Some(seq)) = (flow.idle.as_mut(), transmit.seq) {
+                    idle.sent(now, seq, after);
+                }
+                Some(transmit)
+            }
+            Outgoing::Piece(piece) => {
+                let flow = self.flows.get_mut(&no)?;
+                let seq = flow.next_seq();
+                let (record_len, asked) = piece.lengths(flow)?;
+                let transmit = write_probe(flow, now, now, record_len, asked, wire)?;
+                flow.pieces.as_mut()?.sent(seq, piece);
+                Some(transmit)
             }
             Outgoing::Mtu { up, record_len } => {
-                let flow = self.flows.get_mut(no.0 as usize)?;
+                let flow = self.flows.get_mut(&no)?;
                 let seq = flow.next_seq();
                 flow.search.as_mut()?.sent(seq, up, record_len);
                 let (len, reply_len) = if up { (record_len, MIN_LEN) } else { (MIN_LEN, record_len) };
-                write_probe(flow, now, now, len, reply_len as u16, 0, wire)
+                let asked = Asked { reply_len: reply_len as u16, ..Asked::default() };
+                write_probe(flow, now, now, len, asked, wire)
             }
             Outgoing::Request(number) => self.write_request(no, number, wire),
             Outgoing::Close => {
-                let flow = self.flows.get_mut(no.0 as usize)?;
+                let flow = self.flows.get_mut(&no)?;
                 let mut record = [0; MIN_LEN];
                 let seq = flow.next_seq();
                 seal_and_dress(flow, seq, Kind::Close, &mut record, wire)
@@ -104,7 +150,7 @@ impl Engine {
     }
 
     pub(super) fn datagram(&mut self, now: Timestamp, no: FlowNo, arrived: Arrived<'_>) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         if flow.state == State::Hello && flow.spec.carrier == Carrier::Udp {
             self.handshake_datagram(now, no, arrived.bytes);
             return;
@@ -149,7 +195,7 @@ impl Engine {
                 Err(_) => break true,
             }
         };
-        if let Some(link) = self.flows.get_mut(no.0 as usize).and_then(|f| f.link.as_mut()) {
+        if let Some(link) = self.flows.get_mut(&no).and_then(|f| f.link.as_mut()) {
             link.stream = Some(stream);
         }
         if broken {
@@ -164,12 +210,12 @@ impl Engine {
         &mut self,
         no: FlowNo,
     ) -> Option<(probe_protocol::wire::stream::Framer, probe_protocol::wire::stream::Deframer)> {
-        self.flows.get_mut(no.0 as usize)?.link.as_mut()?.stream.take()
+        self.flows.get_mut(&no)?.link.as_mut()?.stream.take()
     }
 
     /// Takes in a record of an open flow.
     fn record(&mut self, now: Timestamp, no: FlowNo, record: &mut [u8], times: Times) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         let Some(link) = flow.link.as_mut() else { return };
         let Ok(header) = link.keys.open(record) else {
             self.observe(Observation::Rewritten(Rewritten {
@@ -203,9 +249,19 @@ impl Engine {
     }
 
     fn echo(&mut self, now: Timestamp, no: FlowNo, seq: u64, record: &[u8], times: Times) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        self.heard(now, no);
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         let (body, filler) = record[BODY_AT..].split_at(PROBE_BODY_LEN);
         let Ok(echo) = EchoBody::decode(body) else { return };
+        flow.last_reply = Some(times.at).max(flow.last_reply);
+        if let Some(idle) = &mut flow.idle {
+            idle.answered(seq, times.at, &echo);
+        }
+        if u64::from(echo.dwell_ns) >= LISTENER_STALL.as_nanos() as u64 && !flow.answers_late(seq) {
+            let dwell = Duration::from_nanos(u64::from(echo.dwell_ns));
+            self.host_fault(times.at - dwell, times.at, HostFault::ListenerStalled);
+        }
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         let tampering = tampering(flow, seq, &echo, filler);
         let reordered = flow.highest_reply.is_some_and(|h| seq < h);
         let Some(pending) = flow.pending_mut(seq) else { return };
@@ -213,7 +269,7 @@ impl Engine {
         let mut first = false;
         if pending.reply.is_none() {
             first = true;
-            pending.reply = Some(ProbeReply {
+            pending.reply = Some(Box::new(ProbeReply {
                 at: times.at,
                 kernel: times.kernel,
                 listener_arrived: echo.arrived,
@@ -227,7 +283,7 @@ impl Engine {
                 tos_up: echo.tos,
                 tos_asked: pending.tos,
                 tos_down: times.tos,
-            });
+            }));
         } else {
             pending.extra_replies = pending.extra_replies.saturating_add(1);
             if let Some(reply) = pending.reply.as_mut() {
@@ -237,7 +293,6 @@ impl Engine {
         if first {
             let rtt = times.at.since(pending.sent);
             flow.srtt = Some(flow.srtt.map_or(rtt, |s| (s * 7 + rtt) / 8));
-            flow.last_reply = Some(times.at);
             note_reply(flow, seq);
         }
         // The listener's window is proof that earlier probes arrived.
@@ -274,7 +329,7 @@ impl Engine {
     /// The listener does not know the flow any more: it opens again, on the same socket.
     fn stale(&mut self, now: Timestamp, no: FlowNo, stale: StaleBody) {
         let nonce = self.rng.next_u64();
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         if flow.state != State::Open {
             return;
         }
@@ -289,10 +344,12 @@ impl Engine {
         self.saw_boot(now, stale.boot);
         self.outgoing.push_back((no, Outgoing::Hello));
         self.at(now + Duration::from_millis(250), Reason::Retransmit(no, attempt));
+        self.at(now + REOPEN, Reason::GiveUp(no, attempt));
+        self.heard(now, no);
     }
 
     pub(super) fn send_failed(&mut self, now: Timestamp, no: FlowNo, seq: Option<u64>, why: SendError) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         if let Some(pending) = seq.and_then(|seq| flow.pending_mut(seq)) {
             pending.excluded = Some(Excluded::SendFailed);
         }
@@ -315,20 +372,7 @@ impl Engine {
             }
             SendError::Unreachable(says) | SendError::Other(says) => says,
         };
-        let what = HostFault::SendFailed(says);
-        self.observe(Observation::Host(HostEvent { from: now, to: now, what }));
-    }
-
-    pub(super) fn tapped(&mut self, no: FlowNo, sent: bool, hash: u32) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
-        let taps = &mut flow.taps;
-        if taps.sent.len() >= MAX_TAPPED || taps.received.len() >= MAX_TAPPED {
-            taps.spoiled = true;
-        } else if sent {
-            taps.sent.push(hash);
-        } else {
-            taps.received.insert(hash);
-        }
+        self.host_fault(now, now, HostFault::SendFailed(says));
     }
 }
 
@@ -360,27 +404,41 @@ fn mark_of(flow: &Flow) -> u8 {
     }
 }
 
+/// What a probe asks of its reply.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    /// Length of its record, where it is another than the probe's.
+    pub(super) reply_len: u16,
+    /// It may be fragmented.
+    pub(super) fragments: bool,
+    /// When it is wanted.
+    pub(super) after: ReplyAfter,
+    /// With which TOS byte the probe is sent and the reply wanted.
+    pub(super) tos: u8,
+}
+
 fn write_probe(
     flow: &mut Flow,
     now: Timestamp,
     scheduled: Timestamp,
     record_len: usize,
-    reply_len: u16,
-    tos: u8,
+    asked: Asked,
     wire: &mut Vec<u8>,
 ) -> Option<Transmit> {
     if flow.state != State::Open || flow.pending.len() >= MAX_PENDING {
         return None;
     }
-    let seq = flow.next_seq();
+    let (seq, tos) = (flow.next_seq(), asked.tos);
     let body = ProbeBody {
         sent: now,
         replies: flow.replies,
         reply_seq: flow.highest_reply.unwrap_or(0),
         reply_window: flow.reply_window,
-        reply_len,
+        reply_len: asked.reply_len,
+        reply_fragments: asked.fragments,
         reply_tos: tos,
         sent_tos: tos,
+        reply_after: asked.after,
     };
     let mut record = [0; MAX_LEN];
     let record = record.get_mut(..record_len.max(MIN_LEN))?;

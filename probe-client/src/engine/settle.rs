@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use probe_analysis::observation::{
-    DatagramCounts, End, Excluded, Fate, FlowEnded, FlowNo, Observation, Probe,
-};
-use probe_protocol::control::{DatagramsReply, DatagramsRequest, LedgerReply, LedgerRequest, Request};
+use probe_analysis::observation::{End, Excluded, Fate, FlowEnded, FlowNo, Observation, Probe};
+use probe_protocol::control::{LedgerReply, LedgerRequest, Request};
 use probe_protocol::time::Timestamp;
 
-use super::flow::{Flow, Pending, State};
+use super::flow::{Flow, MAX_PENDING, Pending, State};
 use super::{Engine, Phase};
 
 /// A probe without a reply for so long is looked up in the listener's ledger. Late is not lost: the slowest satellite
 /// with the fullest buffer answers within this.
-const LATE: Duration = Duration::from_secs(3);
+pub(super) const LATE: Duration = Duration::from_secs(3);
 
 impl Flow {
     /// Whether a probe is without a reply for long.
@@ -25,7 +23,7 @@ impl Flow {
 impl Engine {
     /// Settles the oldest probes as far as they have replies and no second ones are to be expected.
     pub(super) fn settle_replied(&mut self, now: Timestamp, no: FlowNo) {
-        while let Some(flow) = self.flows.get_mut(no.0 as usize) {
+        while let Some(flow) = self.flows.get_mut(&no) {
             let settled = flow
                 .pending
                 .front()
@@ -39,11 +37,21 @@ impl Engine {
 
     /// Settles the oldest probe of a flow; `otherwise` where neither a reply nor the host decides.
     fn settle_front(&mut self, no: FlowNo, otherwise: Fate) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         let seq = flow.base_seq;
         let Some(pending) = flow.pending.pop_front() else { return };
         flow.base_seq += 1;
         let fate = fate(&pending, otherwise);
+        match fate {
+            Fate::Received => flow.note_fate(false),
+            Fate::LostUp | Fate::LostDown => flow.note_fate(true),
+            Fate::LostUnknown | Fate::Excluded(_) => {}
+        }
+        if let Some(pieces) = &mut flow.pieces {
+            pieces.settled(seq, fate);
+        }
+        // An excluded probe tells nothing of the path, its reply included.
+        let reply = pending.reply.filter(|_| fate == Fate::Received).map(|reply| *reply);
         self.observe(Observation::Probe(Probe {
             flow: no,
             seq,
@@ -51,7 +59,7 @@ impl Engine {
             sent: pending.sent,
             size: pending.size,
             fate,
-            reply: pending.reply,
+            reply,
             extra_replies: pending.extra_replies,
         }));
     }
@@ -66,7 +74,7 @@ impl Engine {
     ) {
         // At the end, what is not there by now is waited for no longer.
         let late = if self.phase >= Phase::Settle { LATE.min(self.plan.drain) } else { LATE };
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
+        let Some(flow) = self.flows.get_mut(&no) else { return };
         // A late answer about the flow's former life says nothing about this one.
         if flow.ledger_id != Some(asked.flow) {
             return;
@@ -109,79 +117,55 @@ impl Engine {
         }
     }
 
-    /// Takes in a page of the ledger of the listener's socket under QUIC.
-    pub(super) fn datagrams_page(
-        &mut self,
-        now: Timestamp,
-        no: FlowNo,
-        asked: &DatagramsRequest,
-        page: &DatagramsReply,
-    ) {
-        let Some(flow) = self.flows.get_mut(no.0 as usize) else { return };
-        let taps = &mut flow.taps;
-        if asked.from == u64::MAX {
-            taps.mark_down = Some(page.total);
-            return;
-        }
-        if page.first != asked.from || page.total > super::flow::MAX_TAPPED as u64 {
-            taps.spoiled = true;
-            return;
-        }
-        if asked.received {
-            taps.listener_received.extend(&page.hashes);
-        } else {
-            taps.listener_sent.extend(&page.hashes);
-        }
-        let next = page.first + page.hashes.len() as u64;
-        if next < page.total && !page.hashes.is_empty() {
-            self.ask(now, no, Request::Datagrams(DatagramsRequest { from: next, ..asked.clone() }));
-        } else if asked.received {
-            taps.up_whole = true;
-        } else {
-            taps.down_whole = true;
-        }
-    }
-
     /// Settles everything: the run is over.
     pub(super) fn settle_all(&mut self, now: Timestamp) {
-        for no in (0..self.flows.len() as u32).map(FlowNo) {
-            while self.flow(no).is_some_and(|f| !f.pending.is_empty()) {
-                let arrived = self.flow(no).and_then(|f| f.pending.front()).is_some_and(|p| p.arrived);
-                self.settle_front(no, if arrived { Fate::LostDown } else { Fate::LostUnknown });
-            }
-            self.report_datagrams(no);
+        for no in self.numbers() {
+            self.settle_flow(no);
+            self.compare_sockets(no);
+            self.report_pieces(now, no);
+            self.report_tcp(no);
             if self.flow(no).is_some_and(|f| f.state == State::Open) {
                 self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end: End::Finished }));
             }
         }
-        self.report_tcp();
     }
 
-    fn report_datagrams(&mut self, no: FlowNo) {
-        let Some(flow) = self.flow(no) else { return };
-        let taps = &flow.taps;
-        let Some(mark_down) = taps.mark_down else { return };
-        if taps.spoiled || !taps.up_whole || !taps.down_whole {
-            return;
+    /// Settles what is left of a flow by what is known of it.
+    pub(super) fn settle_flow(&mut self, no: FlowNo) {
+        while self.flow(no).is_some_and(|f| !f.pending.is_empty()) {
+            let arrived = self.flow(no).and_then(|f| f.pending.front()).is_some_and(|p| p.arrived);
+            self.settle_front(no, if arrived { Fate::LostDown } else { Fate::LostUnknown });
         }
-        let up = &taps.sent[..taps.mark_sent.min(taps.sent.len())];
-        let down = &taps.listener_sent[..(mark_down as usize).min(taps.listener_sent.len())];
-        let counts = DatagramCounts {
-            flow: no,
-            sent_up: up.len() as u64,
-            lost_up: up.iter().filter(|h| !taps.listener_received.contains(h)).count() as u64,
-            sent_down: down.len() as u64,
-            lost_down: down.iter().filter(|h| !taps.received.contains(h)).count() as u64,
-        };
-        self.observe(Observation::Datagrams(counts));
     }
 
-    /// Probes without a reply whose time fell into a sleep of the client are not the path's.
-    pub(super) fn exclude_between(&mut self, from: Timestamp, to: Timestamp) {
-        for flow in &mut self.flows {
+    /// The listener does not know a flow any more: what it was asked for will never be known.
+    pub(super) fn ledger_gone(&mut self, now: Timestamp, no: FlowNo, asked: &LedgerRequest) {
+        let Some(flow) = self.flows.get_mut(&no).filter(|flow| flow.ledger_id == Some(asked.flow)) else {
+            return;
+        };
+        let Some(look) = flow.look.take() else { return };
+        while let Some((front, seq)) = self.flow(no).and_then(|f| Some((f.pending.front()?, f.base_seq))) {
+            if seq >= look.upto || now.since(front.sent) < LATE {
+                return;
+            }
+            let fate = if front.arrived { Fate::LostDown } else { Fate::LostUnknown };
+            self.settle_front(no, fate);
+        }
+    }
+
+    /// Makes room where too many probes of a flow are open: the oldest is given up as unknown.
+    pub(super) fn make_room(&mut self, no: FlowNo) {
+        if self.flow(no).is_some_and(|flow| flow.pending.len() >= MAX_PENDING) {
+            self.settle_front(no, Fate::LostUnknown);
+        }
+    }
+
+    /// Probes without a reply whose time fell into a sleep of the client, or the like, are not the path's.
+    pub(super) fn exclude_between(&mut self, from: Timestamp, to: Timestamp, why: Excluded) {
+        for flow in self.flows.values_mut() {
             for pending in &mut flow.pending {
                 if pending.reply.is_none() && pending.sent + LATE >= from && pending.sent <= to {
-                    pending.excluded = Some(Excluded::Suspended);
+                    pending.excluded.get_or_insert(why);
                 }
             }
         }
@@ -190,6 +174,8 @@ impl Engine {
 
 fn fate(pending: &Pending, otherwise: Fate) -> Fate {
     match (pending.reply.is_some(), pending.excluded) {
+        // Its answer comes when it was asked to, and says nothing about the path's delay or loss.
+        (_, Some(Excluded::Experiment)) => Fate::Excluded(Excluded::Experiment),
         (true, _) => Fate::Received,
         (false, Some(why)) => Fate::Excluded(why),
         (false, None) => otherwise,

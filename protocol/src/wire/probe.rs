@@ -3,9 +3,54 @@
 use super::{PROBE_BODY_LEN, Reader, WireError, Writer};
 use crate::time::Timestamp;
 
+/// When the listener is to answer a probe. What it answers later, or never, is for key holders over UDP; others are
+/// answered at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyAfter {
+    /// At once.
+    #[default]
+    AtOnce,
+    /// After so many tenths of a second, 1 to 65,534: to the address that a cookie proved, and only while that is the
+    /// flow's.
+    Tenths(u16),
+    /// Not at all: the probe is noted in the ledger, and that is all.
+    Never,
+}
+
+impl ReplyAfter {
+    /// So much later, rounded to a tenth of a second, at most 6,553.4 s.
+    pub fn delay(delay: std::time::Duration) -> Self {
+        let tenths = (delay.as_millis() + 50) / 100;
+        u16::try_from(tenths).map_or(Self::Tenths(u16::MAX - 1), |n| match n {
+            0 => Self::AtOnce,
+            n => Self::Tenths(n.min(u16::MAX - 1)),
+        })
+    }
+
+    fn code(self) -> u16 {
+        match self {
+            Self::AtOnce => 0,
+            Self::Tenths(n) => n,
+            Self::Never => u16::MAX,
+        }
+    }
+
+    fn of_code(code: u16) -> Self {
+        match code {
+            0 => Self::AtOnce,
+            u16::MAX => Self::Never,
+            n => Self::Tenths(n),
+        }
+    }
+}
+
+/// The bit of `reply_len` that lets the reply be fragmented.
+const MAY_FRAGMENT: u16 = 0x8000;
+
 /// What a client says in a probe.
 ///
-/// `sent 8 · replies 4 · reply_seq 6 · reply_window 8 · reply_len 2 · reply_tos 1 · sent_tos 1 · reserved 2`
+/// `sent 8 · replies 4 · reply_seq 6 · reply_window 8 · fragments 1 bit, reply_len 15 bits · reply_tos 1 · sent_tos 1 ·
+/// reply_after 2`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeBody {
     /// When it was handed to the system, on the client's clock.
@@ -16,12 +61,17 @@ pub struct ProbeBody {
     pub reply_seq: u64,
     /// Which replies before `reply_seq` arrived: bit `i` stands for `reply_seq - 1 - i`.
     pub reply_window: u64,
-    /// Length of the reply wanted, bytes of the record; 0 for that of the request. Larger ones are for key holders.
+    /// Length of the reply wanted, bytes of the record, below 32,768; 0 for that of the request. Larger ones are for key
+    /// holders.
     pub reply_len: u16,
+    /// The reply may be fragmented on its way.
+    pub reply_fragments: bool,
     /// TOS or traffic class wanted on the reply.
     pub reply_tos: u8,
     /// TOS or traffic class that the probe was sent with.
     pub sent_tos: u8,
+    /// When to answer.
+    pub reply_after: ReplyAfter,
 }
 
 impl ProbeBody {
@@ -33,8 +83,12 @@ impl ProbeBody {
             .put(&self.replies.to_be_bytes())
             .put_u48(self.reply_seq)
             .put(&self.reply_window.to_be_bytes())
-            .put(&self.reply_len.to_be_bytes())
-            .put(&[self.reply_tos, self.sent_tos]);
+            .put(
+                &(self.reply_len & !MAY_FRAGMENT | if self.reply_fragments { MAY_FRAGMENT } else { 0 })
+                    .to_be_bytes(),
+            )
+            .put(&[self.reply_tos, self.sent_tos])
+            .put(&self.reply_after.code().to_be_bytes());
         out
     }
 
@@ -44,14 +98,18 @@ impl ProbeBody {
     /// [`WireError::Malformed`] where bytes are missing.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes, "probe");
+        let (sent, replies, reply_seq) = (Timestamp(r.u64()?), r.u32()?, r.u48()?);
+        let (reply_window, reply_len) = (r.u64()?, r.u16()?);
         Ok(Self {
-            sent: Timestamp(r.u64()?),
-            replies: r.u32()?,
-            reply_seq: r.u48()?,
-            reply_window: r.u64()?,
-            reply_len: r.u16()?,
+            sent,
+            replies,
+            reply_seq,
+            reply_window,
+            reply_len: reply_len & !MAY_FRAGMENT,
+            reply_fragments: reply_len & MAY_FRAGMENT != 0,
             reply_tos: r.u8()?,
             sent_tos: r.u8()?,
+            reply_after: ReplyAfter::of_code(r.u16()?),
         })
     }
 }
@@ -180,11 +238,12 @@ mod tests {
     proptest! {
         #[test]
         fn probes_survive_the_wire(
-            sent: u64, replies: u32, reply_seq in 0..=super::super::MAX_SEQ, reply_window: u64, reply_len: u16,
-            reply_tos: u8, sent_tos: u8,
+            sent: u64, replies: u32, reply_seq in 0..=super::super::MAX_SEQ, reply_window: u64, reply_len in 0u16..0x8000,
+            reply_fragments: bool, reply_tos: u8, sent_tos: u8, after: u16,
         ) {
             let body = ProbeBody {
-                sent: Timestamp(sent), replies, reply_seq, reply_window, reply_len, reply_tos, sent_tos,
+                sent: Timestamp(sent), replies, reply_seq, reply_window, reply_len, reply_fragments, reply_tos,
+                sent_tos, reply_after: ReplyAfter::of_code(after),
             };
             prop_assert_eq!(ProbeBody::decode(&body.encode()), Ok(body));
         }

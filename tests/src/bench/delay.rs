@@ -180,13 +180,9 @@ fn our_turn(
     let nowhere = || BenchError::Program("probe-server's invite names no address".to_owned());
     let to = (listener.target.ip().ok_or_else(nowhere)?, listener.target.port).into();
     let spec = FlowSpec {
-        name: "udp/bench".to_owned(),
-        carrier: Carrier::Udp,
-        dress: Dress::Random,
-        purpose: Purpose::Steady,
-        to,
         size: SIZE,
         interval,
+        ..FlowSpec::new("udp/bench", Carrier::Udp, Dress::Random, Purpose::Steady, to)
     };
     let plan = Plan {
         flows: vec![spec],
@@ -195,6 +191,7 @@ fn our_turn(
         measure: length,
         drain: Duration::from_millis(300),
         settle: Duration::from_secs(2),
+        ..Plan::default()
     };
     let mut session = [0; 16];
     OsRng.unwrap_err().fill_bytes(&mut session);

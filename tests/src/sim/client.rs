@@ -354,7 +354,7 @@ impl ClientHost {
 
     fn act(&mut self, now: Timestamp, action: &Action) {
         match *action {
-            Action::Connect { flow, carrier, to } => self.connect(now, flow, carrier, to),
+            Action::Connect { flow, carrier, to, .. } => self.connect(now, flow, carrier, to),
             Action::Disconnect { flow } => self.disconnect(now, flow),
             Action::ReadTcp { flow } => {
                 if let Some(Socket::Stream(stream)) = self.sockets.get(&flow) {

@@ -23,13 +23,9 @@ pub fn secs(s: u64) -> Duration {
 pub fn udp_plan(to: SocketAddr, flows: usize, interval: Duration, measure: Duration) -> Plan {
     let dresses = [Dress::Random, Dress::Ascii, Dress::QuicShaped, Dress::Zero];
     let flows = (0..flows).map(|n| FlowSpec {
-        name: format!("udp/{n}"),
-        carrier: Carrier::Udp,
-        dress: dresses[n % dresses.len()],
-        purpose: Purpose::Steady,
-        to,
         size: 128,
         interval,
+        ..FlowSpec::new(format!("udp/{n}"), Carrier::Udp, dresses[n % dresses.len()], Purpose::Steady, to)
     });
     Plan {
         flows: flows.collect(),
@@ -38,6 +34,7 @@ pub fn udp_plan(to: SocketAddr, flows: usize, interval: Duration, measure: Durat
         measure,
         drain: secs(2),
         settle: secs(4),
+        ..Plan::default()
     }
 }
 

@@ -345,5 +345,7 @@ fn excluded_name(why: Excluded) -> &'static str {
         Excluded::ReceiveOverflow => "receive-overflow",
         Excluded::ListenerOverflow => "listener-overflow",
         Excluded::RunEnded => "run-ended",
+        Excluded::InterfaceChanged => "interface-changed",
+        Excluded::Experiment => "experiment",
     }
 }
