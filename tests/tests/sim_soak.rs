@@ -22,7 +22,6 @@ fn planned(observations: &[Observation]) -> BTreeMap<FlowNo, FlowPlanned> {
     observations.iter().filter_map(of).collect()
 }
 
-
 #[test]
 fn a_clean_soak_opens_everything_and_loses_nothing() {
     let (observations, ran) = run(soak(1, secs(600), SoakOptions::default()));

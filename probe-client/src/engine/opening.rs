@@ -192,8 +192,8 @@ impl Engine {
         };
         self.actions.push_back(Action::Disconnect { flow: no });
         if last {
-            self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end: end.clone() }));
-            self.flow_is_over(now, no, &end);
+            self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end }));
+            self.flow_is_over(now, no, false);
         } else {
             // While flows are measured, another source port is a new flow like any other.
             let at = if self.phase == Phase::Reach { now + RETRY } else { self.turn(now + RETRY) };
@@ -288,8 +288,9 @@ impl Engine {
         self.actions.push_back(Action::Disconnect { flow: no });
         self.mark_sockets(now, no);
         self.ask_end(now, no);
-        self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end: end.clone() }));
-        self.flow_is_over(now, no, &end);
+        let finished = end == End::Finished;
+        self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end }));
+        self.flow_is_over(now, no, finished);
     }
 
     pub(super) fn network_error(

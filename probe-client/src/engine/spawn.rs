@@ -196,7 +196,7 @@ impl Engine {
     }
 
     /// A flow ended or never opened: what follows it?
-    pub(super) fn flow_is_over(&mut self, now: Timestamp, no: FlowNo, end: &End) {
+    pub(super) fn flow_is_over(&mut self, now: Timestamp, no: FlowNo, finished: bool) {
         self.rung_is_over(now, no);
         let Some(place) = self.flow(no).and_then(|flow| flow.line) else { return };
         let opened = self.flow(no).is_some_and(|flow| flow.opened_at.is_some());
@@ -212,7 +212,7 @@ impl Engine {
         } else {
             line.failures = line.failures.saturating_add(1);
         }
-        if self.phase > Phase::Measure || *end == End::Finished {
+        if self.phase > Phase::Measure || finished {
             return;
         }
         let retry = match line.failures {
