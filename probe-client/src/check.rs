@@ -132,6 +132,7 @@ impl Prepared {
             local: self.listener.is_some(),
             interface_mtu,
             seed,
+            first_flow: 0,
         };
         let shortest = self.plan.shortest_interval();
         let session = SessionId(session);

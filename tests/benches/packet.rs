@@ -291,6 +291,7 @@ impl Pair {
             local: false,
             interface_mtu: None,
             seed: 1,
+            first_flow: 0,
         };
         let engine = Engine::new(plan, identity, start);
         let mut pair = Self { engine, shard, now, wire: Vec::new() };

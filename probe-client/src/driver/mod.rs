@@ -3,11 +3,13 @@
 //!
 //! A timestamp is taken next to the system call it belongs to.
 
+mod gateway;
 mod host;
 mod quic;
 mod stream;
 pub mod tls;
 mod udp;
+mod watch;
 
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +32,7 @@ use self::host::HostWatch;
 use self::quic::QuicFlow;
 use self::stream::StreamFlow;
 use self::udp::UdpFlow;
+use self::watch::{Watched, Watcher};
 use crate::engine::{Action, ChannelFacts, Closed, Engine, Event, Phase, SendError};
 
 /// Below this interval a probe's sending is worth spinning for.
@@ -124,6 +127,8 @@ pub struct Driver {
     batch: RecvBatch,
     wire: Vec<u8>,
     host: HostWatch,
+    /// What is watched beside the path of a long run.
+    watcher: Option<Watcher>,
     precise: bool,
 }
 
@@ -153,6 +158,7 @@ impl Driver {
             batch: RecvBatch::new(32, MAX_LEN * 2),
             wire: Vec::with_capacity(MAX_LEN * 2),
             host: HostWatch::new(),
+            watcher: None,
             precise: shortest_interval < PRECISE_BELOW,
         })
     }
@@ -163,6 +169,12 @@ impl Driver {
     /// The system's own, where it no longer lets us wait for sockets.
     pub fn run(&mut self, see: &mut dyn FnMut(Observation, Phase)) -> io::Result<()> {
         pace::prepare_thread();
+        if self.engine.wants_watch()
+            && let Some(target) = self.engine.target()
+        {
+            let watched = Watched { target, name: self.around.server_name.clone() };
+            self.watcher = Some(Watcher::start(watched, self.poller.waker())?);
+        }
         self.run_until(Phase::Settled, see)
     }
 
@@ -357,6 +369,9 @@ impl Driver {
                 self.disconnect(flow);
                 self.engine.handle(clock::now(), flow, Event::Closed(closed));
             }
+        }
+        if let Some(watcher) = &self.watcher {
+            watcher.take_in(&mut self.engine);
         }
         while let Ok((flow, attempt, event)) = self.events.try_recv() {
             if self.attempt_of.get(&flow) == Some(&attempt) {

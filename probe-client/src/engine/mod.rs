@@ -344,6 +344,8 @@ pub struct Start {
     pub interface_mtu: Option<u32>,
     /// Seed of everything random but the session id.
     pub seed: u64,
+    /// The number of the first flow: one past the last of the part before, where a run is resumed.
+    pub first_flow: u32,
 }
 
 impl Engine {
@@ -354,7 +356,7 @@ impl Engine {
         let mut rng = ChaCha8Rng::seed_from_u64(start.seed);
         let mut flows = BTreeMap::new();
         let mut timers = BinaryHeap::new();
-        let mut spawner = Spawner::new(&plan);
+        let mut spawner = Spawner::new(&plan, start.first_flow);
         // In their turn, from the start on; those with a start of their own come when it is there.
         for (place, spec) in (0u32..).zip(&plan.flows) {
             match spec.start {

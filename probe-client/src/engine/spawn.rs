@@ -66,10 +66,10 @@ struct RepeatState {
 }
 
 impl Spawner {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan, first: u32) -> Self {
         let line = |spec: &FlowSpec| (spec.death == AfterDeath::Reborn).then(Line::default);
         Self {
-            next_no: 0,
+            next_no: first,
             next_turn: Timestamp::ZERO,
             lines: plan.flows.iter().map(line).collect(),
             repeats: plan.repeats.iter().map(|_| RepeatState::default()).collect(),

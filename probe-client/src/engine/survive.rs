@@ -22,7 +22,12 @@ pub(super) struct Faults {
     open: Vec<HostEvent>,
     /// Addresses that were replaced: where flows to the first go instead.
     moved: Vec<(IpAddr, IpAddr)>,
+    /// The way that the sockets were opened on, while there is none.
+    lost_way: Option<String>,
 }
+
+/// How the way to the network is called where there is none.
+const NO_WAY: &str = "none";
 
 /// Kinds of faults that are put together at once: one that is none of them is told by itself.
 const MAX_OPEN: usize = 16;
@@ -49,12 +54,23 @@ impl Engine {
             HostFault::Stalled => self.forgive(to),
             HostFault::ReceiveOverflow(_) => {}
             HostFault::SendFailed(_) | HostFault::ListenerStalled => return self.gather(from, to, what),
-            HostFault::InterfaceChanged { .. } => {
+            HostFault::InterfaceChanged { old, new } => {
                 self.exclude_between(from, to, Excluded::InterfaceChanged);
                 self.forgive(to);
                 self.void_gaps(from, to);
+                // A way that comes back as it was still serves the sockets that were opened on it.
+                let same = if new == NO_WAY {
+                    self.faults.lost_way.get_or_insert_with(|| old.clone());
+                    true
+                } else {
+                    let lost = self.faults.lost_way.take();
+                    old == NO_WAY && lost.as_ref() == Some(new)
+                };
                 self.observe(Observation::Host(HostEvent { from, to, what }));
-                return self.leave_old_interface(to);
+                if !same {
+                    self.leave_old_interface(to);
+                }
+                return;
             }
         }
         self.observe(Observation::Host(HostEvent { from, to, what }));
@@ -129,6 +145,11 @@ impl Engine {
                 self.faults.moved.push((ip, *to));
             }
         }
+    }
+
+    /// The first address that the run goes to, where there is one.
+    pub fn target(&self) -> Option<SocketAddr> {
+        self.plan.flows.first().map(|spec| self.faults.address(spec.to))
     }
 
     /// Whether nothing has been heard for long enough that the target's name should be looked up again.

@@ -160,7 +160,7 @@ impl Engine {
         let limit = flow.unanswered_limit();
         let (line, last) = (flow.line, flow.last_reply.unwrap_or(now));
         if flow.silent.is_none() {
-            let (count, _) = flow.unanswered(now, 0);
+            let (count, _) = flow.unanswered(now, flow.judged_from);
             if count >= limit {
                 if let Some(flow) = self.flows.get_mut(&no) {
                     flow.silent = Some(Silent { since: last, followed: None });

@@ -205,6 +205,7 @@ fn our_turn(
         local: false,
         interface_mtu: None,
         seed: OsRng.unwrap_err().next_u64(),
+        first_flow: 0,
     };
     let around = Surroundings { runtime: runtime.handle().clone(), server_name: None, stop: Stop::default() };
     let mut driver = Driver::new(Engine::new(plan, identity, start), around, interval)

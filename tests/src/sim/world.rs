@@ -189,6 +189,7 @@ impl World {
             local: false,
             interface_mtu: Some(u32::from(LINK_MTU)),
             seed: rng.next_u64(),
+            first_flow: 0,
         };
         let engine = Engine::new(setup.plan.clone(), identity, start);
         let tls = probe_client::driver::tls::config(None).map_err(SimError::Tls)?;
