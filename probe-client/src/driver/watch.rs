@@ -126,6 +126,9 @@ impl Tell {
     }
 }
 
+/// A lookup under way: where the name leads, or none where that cannot be had.
+type Lookup = Receiver<Option<Vec<IpAddr>>>;
+
 struct Task {
     watched: Watched,
     tell: Tell,
@@ -138,7 +141,7 @@ struct Task {
     tick: u64,
     /// Where the name led, and the lookup that is under way.
     name: Option<Vec<IpAddr>>,
-    looked: Option<(Timestamp, Option<Receiver<Option<Vec<IpAddr>>>>)>,
+    looked: Option<(Timestamp, Option<Lookup>)>,
     rng: StdRng,
 }
 
