@@ -31,6 +31,8 @@ pub struct Order {
     pub target: Option<Target>,
     /// How far to go.
     pub depth: Depth,
+    /// Largest rate of load, bits per second; none to leave it out.
+    pub load_bps: Option<u64>,
     /// Stops the run.
     pub stop: Stop,
 }
@@ -75,7 +77,7 @@ pub fn prepare(order: Order) -> Result<Prepared, CheckError> {
         }
     };
     let (addresses, resolved) = resolve(&target);
-    let plan = Plan::check(&addresses, target.invite.is_some(), order.depth);
+    let plan = Plan::check_with_load(&addresses, target.invite.is_some(), order.depth, order.load_bps);
     Ok(Prepared {
         target,
         depth: order.depth,

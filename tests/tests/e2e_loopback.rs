@@ -9,7 +9,8 @@ use probe_client::plan::Depth;
 
 #[test]
 fn every_flow_opens_and_every_probe_has_one_fate() {
-    let prepared = prepare(Order { target: None, depth: Depth::Normal, stop: Stop::default() }).unwrap();
+    let prepared =
+        prepare(Order { target: None, depth: Depth::Normal, load_bps: None, stop: Stop::default() }).unwrap();
     let planned = prepared.plan().flows.len();
     let mut seen = Vec::new();
     let mut measured = prepared.run(&mut |o, _| seen.push(o)).unwrap();

@@ -141,6 +141,8 @@ pub enum Purpose {
     Concurrent,
     /// Load.
     Bulk,
+    /// Measures like a steady one while load is on the line: for latency under load.
+    Loaded,
 }
 
 /// A flow is about to open.

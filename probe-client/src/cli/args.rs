@@ -101,11 +101,11 @@ pub(super) struct CheckArgs {
     #[arg(long, env = "PROBE_OUT", value_name = "FILE.probe", hide = true)]
     pub(super) out: Option<PathBuf>,
 
-    /// Leaves out the load. This version sends none in any case.
+    /// Leaves out the load.
     #[arg(long, env = "PROBE_NO_LOAD", value_parser = BoolishValueParser::new())]
     pub(super) no_load: bool,
 
-    /// Largest rate of load, in bits per second: 500k, 20M, 1G. This version sends no load.
+    /// Largest rate of load, in bits per second: 500k, 20M, 1G. 20M where nothing is said.
     #[arg(long, env = "PROBE_RATE", value_name = "BITS", value_parser = units::bits)]
     pub(super) rate: Option<u64>,
 

@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::{key, signals};
 use crate::check::{Order, prepare};
 use crate::driver::Stop;
+use crate::plan::check_load::DEFAULT_RATE;
 use crate::plan::{Depth, Plan};
 use crate::report::{Origin, Report, build, json, redact, text};
 
@@ -32,7 +33,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     let stop = Stop::default();
     signals::watch(stop.clone());
 
-    let prepared = prepare(Order { target, depth, stop: stop.clone() })?;
+    let load_bps = (!args.no_load).then(|| args.rate.unwrap_or(DEFAULT_RATE));
+    let prepared = prepare(Order { target, depth, load_bps, stop: stop.clone() })?;
     let port = prepared.target().port;
     announce(prepared.target(), prepared.plan());
     let progress = &mut Progress::new(prepared.plan().duration());
@@ -67,8 +69,14 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
 /// What will happen, before it does.
 fn announce(target: &Target, plan: &Plan) {
     let without = if target.invite.is_some() { "" } else { " Without an invite: the short check." };
+    let load = plan.load.as_ref().map_or_else(String::new, |load| {
+        format!(
+            " It loads the path with at most {} (--rate; --no-load leaves it out).",
+            rate(load.peak_bps())
+        )
+    });
     say(&format!(
-        "Checking {target}: takes up to {}, and moves up to {} in all.{without}",
+        "Checking {target}: takes up to {}, and moves up to {} in all.{load}{without}",
         length(plan.duration()),
         megabytes(plan.bytes())
     ));
@@ -79,6 +87,10 @@ fn length(duration: Duration) -> String {
         s if s < 120 => format!("{s} seconds"),
         s => format!("{} minutes", s.div_ceil(60)),
     }
+}
+
+fn rate(bps: u64) -> String {
+    format!("{} Mbit/s", bps as f64 / 1e6)
 }
 
 fn megabytes(bytes: u64) -> String {

@@ -258,6 +258,8 @@ impl Driver {
                     self.connect(flow, carrier, to, server_name, fragments);
                 }
                 Action::Disconnect { flow } => self.disconnect(flow),
+                // Nobody said that loads are moved outside.
+                Action::Load { .. } | Action::LoadChanged { .. } => {}
                 Action::ReadTcp { flow } => {
                     if let Some(Connection::Stream(stream)) = self.connections.get(&flow)
                         && let Some(facts) = stream.facts()
@@ -339,7 +341,11 @@ impl Driver {
             any = true;
             let result = match self.connections.get_mut(&transmit.flow) {
                 Some(Connection::Udp(udp)) => udp.send(&wire, transmit.tos),
-                Some(Connection::Stream(stream)) => stream.send(&wire, &self.poller),
+                Some(Connection::Stream(stream)) => {
+                    let sent = stream.send(&wire, &self.poller);
+                    self.engine.stream_backlog(transmit.flow, stream.waiting());
+                    sent
+                }
                 Some(Connection::Quic(quic)) => quic.send(&wire, transmit.datagram, transmit.seq),
                 None => Err(SendError::Other("the connection is gone".to_owned())),
             };
@@ -362,6 +368,7 @@ impl Driver {
                 }
                 Some(Connection::Stream(stream)) => {
                     closed = stream.take_in(flow, event, &self.poller, &mut self.engine);
+                    self.engine.stream_backlog(flow, stream.waiting());
                 }
                 Some(Connection::Quic(_)) | None => {}
             }

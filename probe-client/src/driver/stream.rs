@@ -104,6 +104,11 @@ impl StreamFlow {
         Ok(())
     }
 
+    /// Bytes that the system has not taken yet; of TLS, whether there are any.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len() + self.tls.as_ref().map_or(0, |tls| usize::from(tls.wants_write()))
+    }
+
     /// Takes in what the poller says; a connection that is over is told by its return.
     pub(super) fn take_in(
         &mut self,

@@ -156,7 +156,10 @@ impl Engine {
     pub(super) fn request_due(&mut self, now: Timestamp, number: u64) {
         let Some(request) = self.requests.outstanding.get(&number) else { return };
         if request.tries >= MAX_TRIES {
-            self.requests.outstanding.remove(&number);
+            let given_up = self.requests.outstanding.remove(&number);
+            if let Some(request) = given_up {
+                self.load_unanswered(request.about, &request.message);
+            }
             self.pump_requests(now);
         } else {
             self.send_request(now, number);
@@ -164,7 +167,8 @@ impl Engine {
     }
 
     fn send_request(&mut self, now: Timestamp, number: u64) {
-        let ways = self.ways();
+        let own = self.requests.outstanding.get(&number).and_then(|r| self.own_way(r));
+        let ways = own.map_or_else(|| self.ways(), |own| vec![own]);
         let Some(request) = self.requests.outstanding.get_mut(&number) else { return };
         let tries = request.tries;
         request.tries += 1;
@@ -180,6 +184,13 @@ impl Engine {
 
     /// Open flows, those that a request is most likely to get through on first: what answered last, streams before
     /// datagrams.
+    /// A load on a stream is begun and counted on that stream.
+    fn own_way(&self, request: &Outstanding) -> Option<FlowNo> {
+        let load = matches!(request.message, Request::Bulk(_) | Request::Bins(_));
+        let flow = self.flow(request.about).filter(|f| load && f.has_stream() && f.is_open())?;
+        Some(flow.no)
+    }
+
     fn ways(&self) -> Vec<FlowNo> {
         let rank = |flow: &Flow| {
             let kind = match flow.spec.carrier {
@@ -193,7 +204,9 @@ impl Engine {
             let last = flow.last_reply.map_or(0, |t| t.as_nanos() / 2_000_000_000);
             // Flows whose packets are counted carry nothing else where another way is alive.
             let counted = !matches!(flow.spec.purpose, Purpose::Steady | Purpose::Reach | Purpose::PathMtu);
-            (std::cmp::Reverse(last), counted, kind, flow.no)
+            // A load's own path may be full.
+            let bulk = flow.spec.purpose == Purpose::Bulk;
+            (bulk, std::cmp::Reverse(last), counted, kind, flow.no)
         };
         let mut open: Vec<&Flow> = self.flows.values().filter(|f| f.is_open()).collect();
         open.sort_by_key(|f| rank(f));
@@ -222,6 +235,10 @@ impl Engine {
         let Some(request) = self.requests.outstanding.remove(&number) else { return };
         let about = request.about;
         match (request.message, reply) {
+            (Request::Bulk(asked), Reply::Bulk(reply)) => self.load_answered(about, &asked, Some(reply)),
+            (Request::Bulk(asked), _) => self.load_answered(about, &asked, None),
+            (Request::Bins(asked), Reply::Bins(reply)) => self.bins_answered(about, &asked, Some(reply)),
+            (Request::Bins(asked), _) => self.bins_answered(about, &asked, None),
             (Request::Ledger(asked), Reply::Ledger(ledger)) => self.ledger_page(now, about, &asked, &ledger),
             (Request::Flow(_), Reply::Flow(facts)) => {
                 if let Some(flow) = self.flows.get_mut(&about) {

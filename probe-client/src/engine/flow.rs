@@ -10,7 +10,7 @@ use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 use probe_protocol::wire::id::FlowId;
 use probe_protocol::wire::probe::ReplyAfter;
-use probe_protocol::wire::seal::FlowKeys;
+use probe_protocol::wire::seal::{FlowKeys, FlowSecret};
 use probe_protocol::wire::stream::{Deframer, Framer};
 
 use super::ChannelFacts;
@@ -97,6 +97,7 @@ pub(super) enum Way {
 /// An open flow's keys and framing.
 pub(super) struct Link {
     pub(super) id: FlowId,
+    pub(super) secret: FlowSecret,
     pub(super) keys: FlowKeys,
     pub(super) stream: Option<(Framer, Deframer)>,
 }

@@ -13,6 +13,7 @@
 //! | `vigil` | whether flows, and the path, are alive |
 //! | `survive` | what the client's host, its network and the target's name do meanwhile |
 //! | `control` | requests to the listener, over whichever flow is alive |
+//! | `load` | loads |
 //! | `settle` | what became of each probe |
 //! | `sockets` | the ledger of the sockets under QUIC |
 //! | `mtu` | the search for the largest packet |
@@ -25,6 +26,7 @@ mod flow;
 mod foreign;
 mod fragments;
 mod idle;
+mod load;
 mod mtu;
 mod opening;
 mod probing;
@@ -50,9 +52,12 @@ use rand_chacha::ChaCha8Rng;
 use self::control::Requests;
 use self::flow::Flow;
 use self::idle::LadderState;
+use self::load::LoadRun;
+pub use self::load::{HandedLoad, SharedTransfer};
 use self::spawn::Spawner;
 use self::survive::Faults;
 use self::vigil::Vigil;
+use crate::plan::load::LoadPlan;
 use crate::plan::{Plan, ServerNameKind, Start as FlowStart};
 
 /// What happened, for [`Engine::handle`].
@@ -195,6 +200,18 @@ pub enum Action {
         /// Which.
         flow: FlowNo,
     },
+    /// Move the load of this UDP flow from now on ([`Engine::move_loads_outside`]): its socket is the driver's to read.
+    Load {
+        /// Which.
+        flow: FlowNo,
+        /// Its load.
+        transfer: HandedLoad,
+    },
+    /// An order of a load begins, or ends.
+    LoadChanged {
+        /// Of which flow.
+        flow: FlowNo,
+    },
     /// Read TCP_INFO of it.
     ReadTcp {
         /// Which.
@@ -259,6 +276,8 @@ pub enum Reason {
     Mtu(FlowNo),
     /// A request to the listener may have been lost.
     Request(u64),
+    /// It is time to look at the load, or a block of it is due.
+    Load,
     /// It is time to ask for ledgers.
     Ledger,
     /// It is time to compare the ledgers of the sockets under QUIC.
@@ -310,6 +329,7 @@ pub struct Engine {
     vigil: Vigil,
     ladders: Vec<LadderState>,
     faults: Faults,
+    load: Option<LoadRun>,
     timers: BinaryHeap<Reverse<(Timestamp, Reason)>>,
     outgoing: VecDeque<(FlowNo, flow::Outgoing)>,
     actions: VecDeque<Action>,
@@ -387,9 +407,14 @@ impl Engine {
             target: start.target,
             invited: identity.invite.is_some(),
             local: start.local,
-            load_bps: 0,
+            load_bps: plan.load.as_ref().map_or(0, LoadPlan::peak_bps),
         };
+        let load = plan.load.clone().map(|load| LoadRun::new(load, start.at));
+        if let Some(load) = &plan.load {
+            timers.push(Reverse((start.at + load.first, Reason::Load)));
+        }
         Self {
+            load,
             spawner,
             vigil: Vigil::new(&plan, start.at),
             ladders: plan.ladders.iter().map(|_| LadderState::default()).collect(),
@@ -468,6 +493,7 @@ impl Engine {
                 Reason::Probe(flow) => self.probe_due(now, flow, at),
                 Reason::Mtu(flow) => self.mtu_due(now, flow),
                 Reason::Request(number) => self.request_due(now, number),
+                Reason::Load => self.load_due(now),
                 Reason::Ledger => self.ledger_due(now),
                 Reason::HandIn => self.hand_in_due(now),
                 Reason::Phase(phase) if phase == self.phase && self.phase_ends <= now => self.end_phase(now),
@@ -479,7 +505,12 @@ impl Engine {
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and why; none when nothing is waited for.
     pub fn next_deadline(&self) -> Option<(Timestamp, Reason)> {
-        if self.phase == Phase::Done { None } else { self.timers.peek().map(|Reverse(next)| *next) }
+        if self.phase == Phase::Done {
+            return None;
+        }
+        let timer = self.timers.peek().map(|Reverse(next)| *next);
+        let block = self.load_deadline().map(|at| (at, Reason::Load));
+        [timer, block].into_iter().flatten().min()
     }
 
     /// The next thing to do.
@@ -495,7 +526,7 @@ impl Engine {
                 return Some(transmit);
             }
         }
-        None
+        self.load_transmit(now, wire)
     }
 
     /// The next thing seen.
@@ -517,6 +548,7 @@ impl Engine {
     pub fn stop(&mut self, now: Timestamp) {
         if self.phase < Phase::Drain {
             self.complete = self.plan.is_open_ended();
+            self.stop_load(now);
             self.end_unopened(now, true);
             self.stop_probing(now);
             self.enter(now, Phase::Drain, self.plan.drain);
@@ -600,9 +632,15 @@ impl Engine {
                 self.flows.values().filter(turn).all(Flow::is_decided)
             }
             Phase::Measure => {
-                !self.plan.long && self.nothing_comes() && self.flows.values().all(Flow::is_finished)
+                !self.plan.long
+                    && self.nothing_comes()
+                    && self.load_is_over()
+                    && self.flows.values().all(Flow::is_finished)
             }
-            Phase::Drain => self.flows.values().all(Flow::has_all_replies) && self.requests.is_idle(),
+            Phase::Drain => {
+                let replied = self.flows.values().all(Flow::has_all_replies);
+                replied && self.requests.is_idle() && self.load_is_over()
+            }
             Phase::Settle => self.requests.is_idle(),
             Phase::HandIn => self.requests.is_settled(),
             Phase::Settled | Phase::Done => false,
@@ -623,6 +661,7 @@ impl Engine {
                 self.enter(now, Phase::Measure, next);
             }
             Phase::Measure => {
+                self.stop_load(now);
                 self.end_unopened(now, true);
                 self.stop_probing(now);
                 self.enter(now, Phase::Drain, self.plan.drain);

@@ -468,7 +468,8 @@ impl Engine {
         let stream = flow
             .has_stream()
             .then(|| (Framer::new(accept.secret, dress, false), Deframer::new(accept.secret, dress, true)));
-        flow.link = Some(Link { id: accept.id, keys: FlowKeys::new(accept.secret), stream });
+        flow.link =
+            Some(Link { id: accept.id, secret: accept.secret, keys: FlowKeys::new(accept.secret), stream });
         flow.ledger_id = Some(accept.id);
         flow.ledger_from = flow.next_seq();
         flow.look = None;

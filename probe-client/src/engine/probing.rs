@@ -234,14 +234,15 @@ impl Engine {
                     self.stale(now, no, stale);
                 }
             }
+            Kind::BlockDown | Kind::SackDown => {
+                self.load_record(no, header, record, times.kernel.unwrap_or(times.at));
+            }
             Kind::Hello
             | Kind::Probe
             | Kind::Control
             | Kind::Close
             | Kind::Block
             | Kind::Sack
-            | Kind::BlockDown
-            | Kind::SackDown
             | Kind::Challenge
             | Kind::Accept
             | Kind::Refuse => {}
@@ -400,7 +401,8 @@ fn mark_of(flow: &Flow) -> u8 {
         | Purpose::Named
         | Purpose::Fragments
         | Purpose::Concurrent
-        | Purpose::Bulk => 0,
+        | Purpose::Bulk
+        | Purpose::Loaded => 0,
     }
 }
 

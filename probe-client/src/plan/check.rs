@@ -30,7 +30,29 @@ const IMAGES: [(Carrier, Dress); 9] = [
     (Carrier::Udp, Dress::Zero),
 ];
 
+/// When the load of a check begins, since its start: after twenty seconds of delay tests.
+const LOAD_AFTER: Duration = Duration::from_secs(23);
+/// Ends early when all is done; long enough for the load and its counts where every transport opened at once.
+const MEASURE_WITH_LOAD: Duration = Duration::from_millis(41_500);
+
 impl Plan {
+    /// [`check`](Self::check) with a load of at most so many bits per second, on the first address: holders of an invite
+    /// alone may have one, and a quick check has none.
+    pub fn check_with_load(
+        addresses: &[SocketAddr],
+        invited: bool,
+        depth: Depth,
+        rate_bps: Option<u64>,
+    ) -> Self {
+        let mut plan = Self::check(addresses, invited, depth);
+        let wanted = rate_bps.filter(|_| invited && depth == Depth::Normal);
+        if let (Some(rate), Some(to)) = (wanted, addresses.first()) {
+            plan.measure = MEASURE_WITH_LOAD;
+            plan.add_check_load(*to, rate, LOAD_AFTER);
+        }
+        plan
+    }
+
     /// The plan of `check` for the addresses of a target, at most one per address family. Without an invite it is
     /// short.
     pub fn check(addresses: &[SocketAddr], invited: bool, depth: Depth) -> Self {

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `check` | the plan of `check` |
 //! | `soak` | the plan of `soak` |
+//! | `load`, `check_load` | steps of load; those of `check` |
 //! | `experiments` | groups of flows that belong together: fans, trials, crossed rates, ladders, fragments |
 //!
 //! A plan holds single flows ([`FlowSpec`]), flows that come again and again ([`Repeat`]) and ladders of idle gaps whose
@@ -12,7 +13,9 @@
 //! wants it.
 
 mod check;
+pub mod check_load;
 pub mod experiments;
+pub mod load;
 mod soak;
 
 use std::net::SocketAddr;
@@ -188,6 +191,8 @@ pub struct Plan {
     /// It is a long run: probes are thinned out while nothing at all is heard for minutes, and the gateway, the loopback,
     /// the interface and the target's name are watched beside the path.
     pub long: bool,
+    /// Its load, where it has one.
+    pub load: Option<load::LoadPlan>,
 }
 
 impl FlowSpec {
@@ -288,6 +293,7 @@ impl Default for Plan {
             settle: Duration::from_secs(4),
             ledger_every: Duration::from_secs(2),
             long: false,
+            load: None,
         }
     }
 }
@@ -335,13 +341,16 @@ impl Plan {
             };
             2 * u64::from(ladder.copies) * ladder.gaps.iter().map(|gap| rung(*gap)).sum::<u64>()
         });
-        single.chain(repeated).chain(ladders).sum()
+        let load = self.load.iter().filter(|load| load.first < time).map(load::LoadPlan::bytes);
+        single.chain(repeated).chain(ladders).chain(load).sum()
     }
 
     /// The shortest interval of any flow, where there is one: how precise sending has to be.
     pub fn shortest_interval(&self) -> Option<Duration> {
         let repeated = self.repeats.iter().flat_map(|repeat| &repeat.specs);
-        self.flows.iter().chain(repeated).map(|flow| flow.interval).filter(|i| !i.is_zero()).min()
+        let load = self.load.iter().filter_map(load::LoadPlan::shortest_interval);
+        let probes = self.flows.iter().chain(repeated).map(|flow| flow.interval);
+        probes.filter(|i| !i.is_zero()).chain(load).min()
     }
 }
 

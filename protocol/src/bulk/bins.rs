@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Bin {
     /// Its number: the time since the order's start in units of [`Order::bin`](super::Order::bin).
     pub index: u32,
+    /// At the sender, when the first of them left, microseconds after the order's start; 0 at the receiver.
+    pub at_us: u64,
     /// Packets, each counted once.
     pub packets: u32,
     /// Their bytes.
@@ -42,7 +44,17 @@ impl Bins {
         Self { ring: VecDeque::new(), max: max.max(1), forgotten: 0, forgotten_below: 0 }
     }
 
-    /// Counts a packet.
+    /// Counts a packet that leaves so long after the order's start.
+    pub fn note_sent(&mut self, index: u32, len: usize, at_us: u64) {
+        let Some(open) = self.at(index) else { return };
+        if open.bin.packets == 0 {
+            open.bin.at_us = at_us;
+        }
+        open.bin.packets = open.bin.packets.saturating_add(1);
+        open.bin.bytes += len as u64;
+    }
+
+    /// Counts a packet that arrived.
     pub fn note(&mut self, index: u32, len: usize, delay: Option<i64>) {
         let Some(open) = self.at(index) else { return };
         let bin = &mut open.bin;

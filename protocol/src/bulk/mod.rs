@@ -52,7 +52,7 @@ pub struct Order {
     pub burst: u32,
     /// For how long, microseconds.
     pub length_us: u64,
-    /// Length of a bin, microseconds.
+    /// Length of a bin, microseconds; 0 for a bin of its own for each block.
     pub bin_us: u32,
     /// TOS or traffic class byte.
     pub tos: u8,
@@ -63,7 +63,9 @@ impl Order {
     pub fn bounded(mut self) -> Self {
         self.size = self.size.clamp(MIN_LEN as u16, MAX_LEN as u16);
         self.rate_bps = self.rate_bps.max(1);
-        self.bin_us = self.bin_us.max(MIN_BIN.as_micros() as u32);
+        if self.bin_us > 0 {
+            self.bin_us = self.bin_us.max(MIN_BIN.as_micros() as u32);
+        }
         self
     }
 

@@ -46,8 +46,9 @@ pub struct Tally {
     pub over: bool,
     /// The counts over time.
     pub bins: Bins,
-    /// The one-way delay that counts as zero.
-    base: Option<i64>,
+    /// At the receiver, the arrival of the first block on its clock minus its sending on the sender's, nanoseconds: the
+    /// delay that counts as zero.
+    pub base: Option<i64>,
 }
 
 impl Tally {
@@ -94,6 +95,7 @@ struct Sending {
     order: Order,
     schedule: Schedule,
     start: Timestamp,
+    written: u64,
 }
 
 /// The load of one flow. Its methods are of three kinds: [`send`](Self::send), [`expect`](Self::expect) and
@@ -169,7 +171,8 @@ impl Transfer {
         self.tally_of(order, now);
         self.sack = None;
         self.heard = now;
-        self.sending = Some(Sending { order, schedule: Schedule::new(&order, now, self.late), start: now });
+        self.sending =
+            Some(Sending { order, schedule: Schedule::new(&order, now, self.late), start: now, written: 0 });
     }
 
     /// Expects the blocks of this order.
@@ -213,6 +216,16 @@ impl Transfer {
     /// Whether it sends now.
     pub fn is_sending(&self) -> bool {
         self.sending.is_some()
+    }
+
+    /// The sequence number of the next block to be sent.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// One-way delay of the block that arrived last, nanoseconds over that of its order's first.
+    pub fn last_delay(&self) -> i64 {
+        self.last_delay
     }
 
     /// The highest number of an order so far.
@@ -288,7 +301,9 @@ impl Transfer {
     pub fn write_block(&mut self, now: Timestamp, record: &mut [u8]) -> bool {
         let Some(sending) = self.sending.as_mut() else { return false };
         let passed = now.signed_since(sending.start).max(0).unsigned_abs();
-        let bin = u32::try_from(passed / (u64::from(sending.order.bin_us) * 1000)).unwrap_or(u32::MAX);
+        let by_time = passed.checked_div(u64::from(sending.order.bin_us) * 1000);
+        let bin = u32::try_from(by_time.unwrap_or(sending.written)).unwrap_or(u32::MAX);
+        sending.written += 1;
         let number = sending.order.number;
         let kind = if self.side == Side::Client { Kind::Block } else { Kind::BlockDown };
         let seq = self.next_seq;
@@ -304,7 +319,7 @@ impl Transfer {
             tally.packets += 1;
             tally.bytes += len as u64;
             tally.last = Some(now);
-            tally.bins.note(bin, len, None);
+            tally.bins.note_sent(bin, len, passed / 1000);
         }
         true
     }

@@ -356,6 +356,8 @@ impl ClientHost {
         match *action {
             Action::Connect { flow, carrier, to, .. } => self.connect(now, flow, carrier, to),
             Action::Disconnect { flow } => self.disconnect(now, flow),
+            // Nobody said that loads are moved outside.
+            Action::Load { .. } | Action::LoadChanged { .. } => {}
             Action::ReadTcp { flow } => {
                 if let Some(Socket::Stream(stream)) = self.sockets.get(&flow) {
                     let facts = stream.tcp.facts();

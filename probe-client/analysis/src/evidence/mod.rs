@@ -182,7 +182,10 @@ impl Evidence {
         let Some(flow) = self.flows.get(&o.flow) else { return };
         let is_stream = matches!(flow.plan.carrier, Carrier::Tcp | Carrier::Tls);
         if matches!(o.fate, Fate::Excluded(_))
-            || matches!(flow.plan.purpose, Purpose::PathMtu | Purpose::Marks)
+            || matches!(
+                flow.plan.purpose,
+                Purpose::PathMtu | Purpose::Marks | Purpose::Bulk | Purpose::Loaded
+            )
         {
             return;
         }

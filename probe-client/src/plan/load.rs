@@ -1,0 +1,103 @@
+//! Loads as data: which rates are offered on which flows, one step after the other.
+
+use std::time::Duration;
+
+pub use probe_analysis::observation::LoadExperiment;
+
+/// The load of a run. Its flows are those of the plan with [`Purpose::Bulk`](super::Purpose::Bulk), found by name; a
+/// step whose flows are not open is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadPlan {
+    /// When it begins, since the start of the run.
+    pub first: Duration,
+    /// When it is over at the latest, since the start of the run: steps that would not end before are left out.
+    pub until: Duration,
+    /// The steps, in this order.
+    pub steps: Vec<LoadStep>,
+    /// Time between two steps, in which queues drain and buckets fill.
+    pub gap: Duration,
+    /// How often progress is looked at.
+    pub tick: Duration,
+}
+
+/// One step: some flows, at the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadStep {
+    /// What it is for.
+    pub experiment: LoadExperiment,
+    /// What is sent.
+    pub parts: Vec<LoadPart>,
+    /// How long.
+    pub length: Duration,
+    /// Length of the bins that are told; zero for one bin per packet.
+    pub bin: Duration,
+    /// It ends as soon as loss or delay says enough.
+    pub stops_early: bool,
+    /// A long step is told in slices of this length while it goes on.
+    pub slice: Option<Duration>,
+    /// Steps of one stair, the rates of which ascend, have the same number: after two that ended early, the others are
+    /// left out.
+    pub stair: u16,
+}
+
+/// What one flow sends in a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadPart {
+    /// Name of the flow.
+    pub flow: String,
+    /// On the way up (client to listener) or down.
+    pub up: bool,
+    /// Bits per second.
+    pub rate_bps: u64,
+    /// Length of a block, bytes.
+    pub size: u16,
+    /// Blocks that leave at once at the start.
+    pub burst: u32,
+    /// TOS or traffic class byte.
+    pub tos: u8,
+}
+
+impl LoadPlan {
+    /// How long the steps take at most, pauses included.
+    pub fn duration(&self) -> Duration {
+        self.steps.iter().map(|step| step.length + self.gap).sum()
+    }
+
+    /// Bytes that all steps move at most.
+    pub fn bytes(&self) -> u64 {
+        self.steps.iter().map(LoadStep::bytes).sum()
+    }
+
+    /// The highest rate of any step, one direction, bits per second.
+    pub fn peak_bps(&self) -> u64 {
+        let peak = |step: &LoadStep| {
+            let way = |up: bool| step.parts.iter().filter(|p| p.up == up).map(|p| p.rate_bps).sum::<u64>();
+            way(true).max(way(false))
+        };
+        self.steps.iter().map(peak).max().unwrap_or(0)
+    }
+
+    /// The shortest time between two blocks of one flow.
+    pub fn shortest_interval(&self) -> Option<Duration> {
+        let parts = self.steps.iter().flat_map(|s| &s.parts);
+        parts.filter(|p| p.rate_bps > 0).map(LoadPart::interval).min()
+    }
+}
+
+impl LoadStep {
+    fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes(self.length)).sum()
+    }
+}
+
+impl LoadPart {
+    /// Time between two blocks.
+    pub fn interval(&self) -> Duration {
+        Duration::from_nanos(u64::from(self.size) * 8_000_000_000 / self.rate_bps.max(1))
+    }
+
+    fn bytes(&self, length: Duration) -> u64 {
+        let paced = u128::from(self.rate_bps) * length.as_micros() / 8_000_000;
+        u64::try_from(paced).unwrap_or(u64::MAX).saturating_add(u64::from(self.burst) * u64::from(self.size))
+    }
+}
