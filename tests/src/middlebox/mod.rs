@@ -23,7 +23,7 @@ pub use topology::{Forwarding, HostAddresses, Kind, NatKind, Proxy, ProxyKind, T
 use crate::packet::build::{self, IcmpError};
 use crate::packet::{Packet, Protocol, fragment};
 use crate::rules::truth::Deed;
-use crate::rules::{BadRule, Direction, Moment, Output, Pipeline, Place, Rule, Sink};
+use crate::rules::{BadRule, Direction, FlowKey, Moment, Output, Pipeline, Place, Rule, Sink};
 
 /// A host that is joined to the middlebox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -390,7 +390,8 @@ impl Middlebox {
     ) {
         let name = &self.names[who];
         let none = Duration::ZERO;
-        self.sink.truth.write(moment.now, Place::Path, name, Deed::Dropped, why, none, direction, &packet);
+        let (now, flow) = (moment.now, FlowKey::of(&packet, direction));
+        self.sink.truth.write(now, Place::Path, name, Deed::Dropped, why, none, direction, flow, &packet);
         self.sink.recycle(packet.into_bytes());
     }
 }

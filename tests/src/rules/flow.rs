@@ -128,17 +128,17 @@ impl Default for FlowTable {
 }
 
 impl FlowTable {
-    /// Counts a packet and gives the flow it belongs to. `concurrent` is how long a silent flow still counts as live
+    /// Counts a packet of the flow `key` and gives the flow. `concurrent` is how long a silent flow still counts as live
     /// for [`Flow::ordinal`], where any rule asks for it.
     pub fn see(
         &mut self,
         now: Timestamp,
+        key: FlowKey,
         direction: Direction,
         packet: &Packet,
         needs: Needs,
         concurrent: Option<Duration>,
-    ) -> (FlowKey, &mut Flow) {
-        let key = FlowKey::of(packet, direction);
+    ) -> &mut Flow {
         let is_new = packet.part() != Part::Later && !self.flows.contains_key(&key);
         let mut ordinal = 1;
         if is_new {
@@ -160,7 +160,7 @@ impl FlowTable {
         };
         flow.count(now, direction, packet.size());
         flow.classifier.see(direction, packet, needs);
-        (key, flow)
+        flow
     }
 
     /// A flow that is known.

@@ -190,7 +190,8 @@ impl Context<'_> {
     pub fn forge(&mut self, direction: Direction, packet: Packet, why: &'static str) {
         let now = self.moment.now;
         let none = Duration::ZERO;
-        self.sink.truth.write(now, self.place, self.rule, Deed::Forged, why, none, direction, &packet);
+        let flow = FlowKey::of(&packet, direction);
+        self.sink.truth.write(now, self.place, self.rule, Deed::Forged, why, none, direction, flow, &packet);
         self.sink.out.push(Output::Forward(direction, packet));
     }
 
@@ -201,7 +202,8 @@ impl Context<'_> {
 
     fn write(&mut self, deed: Deed, why: &'static str, delay: Duration, parcel: &Parcel) {
         let (now, place, way) = (self.moment.now, self.place, parcel.direction);
-        self.sink.truth.write(now, place, self.rule, deed, why, delay, way, &parcel.packet);
+        let flow = parcel.facts.key;
+        self.sink.truth.write(now, place, self.rule, deed, why, delay, way, flow, &parcel.packet);
     }
 }
 
@@ -310,7 +312,13 @@ impl Pipeline {
 
     /// Takes a packet that has come to the place. What becomes of it at once is in the sink afterwards.
     pub fn offer(&mut self, moment: Moment, direction: Direction, packet: Packet, sink: &mut Sink) {
-        let (key, flow) = self.flows.see(moment.now, direction, &packet, self.needs, self.concurrent);
+        let mut key = FlowKey::of(&packet, direction);
+        if direction == Direction::Down {
+            for rule in self.rules.iter().rev() {
+                key = rule.action.origin(key).unwrap_or(key);
+            }
+        }
+        let flow = self.flows.see(moment.now, key, direction, &packet, self.needs, self.concurrent);
         let facts = Facts {
             key,
             arrived: moment.now,
@@ -447,6 +455,7 @@ impl Pipeline {
                     why,
                     none,
                     way,
+                    parcel.facts.key,
                     &parcel.packet,
                 );
                 sink.recycle(parcel.packet.into_bytes());

@@ -497,6 +497,25 @@ fn rebinding_moves_up_and_brings_back_down() {
 }
 
 #[test]
+fn both_ways_of_a_rebound_flow_stay_one_flow() {
+    let text = "[[rule]]\nname='nat'\nmatch={after='10s'}\ndo={act='rebind'}\n\
+                [[rule]]\nname='count'\nmatch={packets_over=4}\ndo={act='drop'}";
+    let mut net = Net::new(text);
+    net.up(5000, 100);
+    net.wait(10 * SECOND);
+    net.up(5000, 100);
+    let moved = net.out[1].2.from();
+    for _ in 0..2 {
+        assert!(net.offer(Direction::Down, build::udp(server(), moved, b"back").unwrap()));
+    }
+    assert!(!net.up(5000, 100), "the fifth packet of the flow, whichever way");
+    let flows = net.sink.truth.summaries();
+    assert_eq!(flows.len(), 1, "{flows:?}");
+    assert_eq!((flows[0].up.packets, flows[0].down.packets, flows[0].flow.client), (3, 2, client(5000)));
+    assert!(net.sink.truth.lines().all(|line| line.flow == flows[0].flow));
+}
+
+#[test]
 fn rules_are_met_as_boxes_in_a_row() {
     let mut net = Net::new(
         "[[rule]]\nname='near'\ndo={act='mark',dscp=1}\n[[rule]]\nname='far'\ndo={act='mark',dscp=2}",

@@ -53,7 +53,7 @@ pub struct Line {
     pub delay: Duration,
     /// Which way it went.
     pub direction: Direction,
-    /// Its flow.
+    /// Its flow, by the addresses with which its packets come to the place on their way up.
     pub flow: FlowKey,
     /// Length of the IP packet, bytes.
     pub size: usize,
@@ -170,9 +170,9 @@ impl Truth {
         why: &'static str,
         delay: Duration,
         direction: Direction,
+        flow: FlowKey,
         packet: &Packet,
     ) {
-        let flow = FlowKey::of(packet, direction);
         let count = |tally: &mut Tally| match deed {
             Deed::Dropped => tally.dropped += 1,
             Deed::Altered | Deed::Delayed | Deed::Duplicated => tally.touched += 1,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::data::Direction;
-use super::super::flow::MAX_FLOWS;
+use super::super::flow::{FlowKey, MAX_FLOWS};
 use super::super::pipeline::{BadRule, Context, Parcel};
 use super::{Act, Step, Watch};
 use crate::packet::Protocol;
@@ -50,6 +50,12 @@ impl Act for Divert {
         packet.set_destination_port(self.port);
         cx.altered(&parcel, "diverted");
         Step::Next(parcel)
+    }
+
+    fn origin(&self, seen: FlowKey) -> Option<FlowKey> {
+        let is_answer = seen.server.port() == self.port && self.to.contains(&seen.server.ip());
+        let meant = self.meant.get(&(seen.protocol, seen.client)).filter(|_| is_answer);
+        meant.map(|meant| FlowKey { server: *meant, ..seen })
     }
 
     fn watch(&mut self, _cx: &mut Context<'_>, parcel: &mut Parcel) -> Watch {

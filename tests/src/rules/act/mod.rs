@@ -14,6 +14,7 @@ use probe_protocol::time::Timestamp;
 use rand::Rng;
 
 use super::data::{Action, Order};
+use super::flow::FlowKey;
 use super::matcher::Matcher;
 use super::pipeline::{BadRule, Context, Parcel, hexadecimal, ratio};
 
@@ -45,6 +46,12 @@ pub trait Act: Send {
     /// Looks at a packet that did not match.
     fn watch(&mut self, _cx: &mut Context<'_>, _parcel: &mut Parcel) -> Watch {
         Watch::Keep
+    }
+
+    /// The flow that a packet from the far side belongs to, where this rule has given the flow another address on
+    /// its way up: both ways of a flow are one.
+    fn origin(&self, _seen: FlowKey) -> Option<FlowKey> {
+        None
     }
 
     /// When [`Self::release`] is next needed.

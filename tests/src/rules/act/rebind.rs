@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::data::Direction;
-use super::super::flow::MAX_FLOWS;
+use super::super::flow::{FlowKey, MAX_FLOWS};
 use super::super::pipeline::{BadRule, Context, Parcel};
 use super::{Act, Step, Watch};
 use crate::packet::Protocol;
@@ -70,6 +70,10 @@ impl Act for Rebind {
         let new = self.give(parcel.packet.protocol(), parcel.packet.from());
         Self::set_source(cx, &mut parcel, new);
         Step::Next(parcel)
+    }
+
+    fn origin(&self, seen: FlowKey) -> Option<FlowKey> {
+        self.back.get(&(seen.protocol, seen.client)).map(|old| FlowKey { client: *old, ..seen })
     }
 
     fn watch(&mut self, cx: &mut Context<'_>, parcel: &mut Parcel) -> Watch {
