@@ -77,7 +77,7 @@ fn steps(events: &[Event]) -> Vec<(Duration, Step)> {
             }
             Event::ForgetMappings { at } => ((at.0, Step::Forget), None),
             // Scenarios with these are refused for this network when they are read.
-            Event::SuspendClient { .. } | Event::StepClock { .. } => continue,
+            Event::SuspendClient { .. } | Event::StepClock { .. } | Event::FilterClient { .. } => continue,
             Event::CrossTraffic { at, length, rate, size } => {
                 ((at.0, Step::Load(*rate, *size)), Some((at.0 + length.0, Step::Unload)))
             }
@@ -117,10 +117,14 @@ pub fn play(
         Some(Ok(read)) => scenario.expect.judge(read, status),
         Some(Err(_)) | None => scenario.expect.judge(&Report::default(), status),
     };
-    match read {
+    match &read {
         Some(Ok(_)) => {}
         Some(Err(error)) => judgement.wrong.push(format!("the report is not as the contract says: {error}")),
         None => judgement.wrong.push("it printed no JSON document".into()),
+    }
+    if let Some(Ok(read)) = &read {
+        let lines = stage.lab.truth().0;
+        judgement.wrong.extend(crate::scenario::log::contradictions(scenario, read, &lines));
     }
     let own_losses = stage.lab.own_losses().map_err(StageError::Program)?;
     Ok(Played { judgement, report, status, said, took, own_losses })

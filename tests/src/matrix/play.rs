@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use probe_analysis::observation::Observation;
 use probe_analysis::{Evidence, analyse};
 use probe_client::cli::Exit;
 use probe_client::plan::{Depth, Plan};
@@ -11,6 +12,9 @@ use probe_protocol::finding::Severity;
 use crate::scenario::judge::{Judgement, Report};
 use crate::scenario::{Event, ListenerKind, Network, PlanKind, Scenario};
 use crate::sim::{Fault, Listening, Setup, SimError, World, setup};
+
+/// Of runs up to this length the truth of every probe is kept, and held against what is believed of it.
+const JUDGED_UP_TO: Duration = Duration::from_secs(2 * 3600);
 
 /// Why a scenario was not played.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +57,24 @@ pub fn play(scenario: &Scenario, seed: u64) -> Result<Played, NotPlayed> {
     }
     let setup = setup_of(scenario, seed)?;
     let port = setup::target(&setup.topology).port();
-    let mut evidence = Evidence::default();
-    let ran = World::new(setup)?.run(None, &mut |observation| evidence.observe(&observation))?;
+    let (mut evidence, mut probes) = (Evidence::default(), Vec::new());
+    let judged = setup.keep_truth;
+    let ran = World::new(setup)?.run(None, &mut |observation| {
+        evidence.observe(&observation);
+        if let Observation::Probe(probe) = observation
+            && judged
+        {
+            probes.push(probe);
+        }
+    })?;
     let quick = scenario.plan.arguments.iter().any(|a| a == "--quick");
     let report = build(analyse(&evidence), Origin { id: None, kind: "check", port, quick });
     let status = i32::from(Exit::of(&report, Severity::Degraded).status());
     let report: Report = serde_json::from_str(&json::compact(&report)?)?;
-    Ok(Played { judgement: scenario.expect.judge(&report, Some(status)), report, took: ran.took })
+    let mut judgement = scenario.expect.judge(&report, Some(status));
+    let (said, count) = ran.truth.contradictions(&probes, 1);
+    judgement.wrong.extend(said.first().map(|said| format!("{count} probes contradict the truth: {said}")));
+    Ok(Played { judgement, report, took: ran.took })
 }
 
 /// The setup that a scenario describes.
@@ -89,7 +104,7 @@ pub fn setup_of(scenario: &Scenario, seed: u64) -> Result<Setup, NotPlayed> {
         invited: plan.invited,
         listening,
         faults: scenario.event.iter().map(fault).collect(),
-        keep_truth: false,
+        keep_truth: laid.duration() <= JUDGED_UP_TO,
         ..Setup::of(seed, scenario.topology.clone(), laid)
     })
 }
@@ -102,6 +117,7 @@ fn fault(event: &Event) -> Fault {
         Event::ForgetMappings { at } => Fault::ForgetMappings { at: at.0 },
         Event::SuspendClient { at, length } => Fault::SuspendClient { at: at.0, length: length.0 },
         Event::StepClock { at, by_s } => Fault::SetClientClock { at: at.0, by_ns: (by_s * 1e9) as i64 },
+        Event::FilterClient { protocol } => Fault::FilterClient { protocol: *protocol },
         Event::CrossTraffic { at, length, rate, size } => {
             Fault::CrossTraffic { at: at.0, length: length.0, rate_bps: rate.0, size: *size }
         }

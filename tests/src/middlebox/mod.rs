@@ -18,7 +18,7 @@ use std::time::Duration;
 use probe_protocol::time::Timestamp;
 
 pub use nat::{Nat, Refusal};
-pub use topology::{Forwarding, HostAddresses, Kind, NatKind, Proxy, ProxyKind, Topology};
+pub use topology::{Forwarding, Hairpin, HostAddresses, Kind, NatKind, Proxy, ProxyKind, Topology};
 
 use crate::packet::build::{self, IcmpError};
 use crate::packet::{Packet, Protocol, fragment};
@@ -67,13 +67,14 @@ impl Middlebox {
     pub fn new(topology: &Topology, rules: &[Rule], seed: u64, start: Timestamp) -> Result<Self, BadRule> {
         let (client, server) = (topology.client(), topology.server());
         let near_nat =
-            topology.client_nat.clone().map(|kind| Nat::new(kind, Topology::CLIENT_PUBLIC, seed ^ 1));
+            topology.client_nat.clone().map(|kind| Nat::new(kind, topology.client_public(), seed ^ 1));
         let far_nat = topology.server_nat.as_ref().map(|forwarding| {
             let mut nat = Nat::new(forwarding.nat.clone(), Topology::SERVER_PUBLIC, seed ^ 2);
             let inside = SocketAddr::new(IpAddr::V4(server.v4), forwarding.port);
             for (protocol, on) in [(Protocol::Udp, forwarding.udp), (Protocol::Tcp, forwarding.tcp)] {
-                if on {
-                    nat.forward(protocol, forwarding.port, inside);
+                let ports = std::iter::once(forwarding.port).chain(forwarding.second_port);
+                for port in ports.filter(|_| on) {
+                    nat.forward(protocol, port, inside);
                 }
             }
             nat

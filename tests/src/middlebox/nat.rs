@@ -1,6 +1,6 @@
 //! Network address translation (RFC 4787, RFC 5382, RFC 5508): ports, ICMP echoes, quotes in ICMP errors, fragments.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use probe_protocol::time::Timestamp;
@@ -14,6 +14,9 @@ const MAX_PEERS: usize = 4096;
 
 /// At most so many datagrams whose first fragment has passed are remembered.
 const MAX_FRAGMENTED: usize = 4096;
+
+/// At most so many correspondents of forwarded ports are remembered.
+const MAX_CAME_BY: usize = 65_536;
 
 /// The first port that is given out where the packet's own cannot be kept.
 const FIRST_PORT: u16 = 20_000;
@@ -62,7 +65,9 @@ pub struct Nat {
     kind: NatKind,
     public: Ipv4Addr,
     /// Outside port, protocol: who is meant inside, whatever happens.
-    forwards: HashMap<(Protocol, u16), SocketAddr>,
+    forwards: BTreeMap<(Protocol, u16), SocketAddr>,
+    /// Which of several forwarded ports a correspondent has come in by.
+    came_by: HashMap<(Protocol, SocketAddr, SocketAddr), u16>,
     by_inside: HashMap<InsideKey, u16>,
     by_port: HashMap<(Protocol, u16), Mapping>,
     fragmented: HashMap<(IpAddr, IpAddr, u32), IpAddr>,
@@ -76,7 +81,8 @@ impl Nat {
         Self {
             kind,
             public,
-            forwards: HashMap::new(),
+            forwards: BTreeMap::new(),
+            came_by: HashMap::new(),
             by_inside: HashMap::new(),
             by_port: HashMap::new(),
             fragmented: HashMap::new(),
@@ -127,9 +133,8 @@ impl Nat {
 
     fn outside_port(&mut self, now: Timestamp, packet: &Packet) -> Result<u16, Refusal> {
         let (protocol, inside, to) = (packet.protocol(), packet.from(), packet.to());
-        let forwarded = |((p, _), host): &(&(Protocol, u16), &SocketAddr)| *p == protocol && **host == inside;
-        if let Some(((_, port), _)) = self.forwards.iter().find(forwarded) {
-            return Ok(*port);
+        if let Some(port) = self.forwarded_port(protocol, inside, to) {
+            return Ok(port);
         }
         let peer = self.kind.symmetric.then_some(to);
         let key = (protocol, inside, peer);
@@ -153,6 +158,15 @@ impl Nat {
         self.by_inside.insert(key, port);
         self.by_port.insert((protocol, port), mapping);
         Ok(port)
+    }
+
+    /// The outside port that leads to `inside`; of several, the one that `peer` has come in by.
+    fn forwarded_port(&self, protocol: Protocol, inside: SocketAddr, peer: SocketAddr) -> Option<u16> {
+        let leads = |((p, port), host): (&(Protocol, u16), &SocketAddr)| {
+            (*p == protocol && *host == inside).then_some(*port)
+        };
+        let first = self.forwards.iter().find_map(leads)?;
+        Some(self.came_by.get(&(protocol, inside, peer)).copied().unwrap_or(first))
     }
 
     fn choose_port(
@@ -267,8 +281,12 @@ impl Nat {
         port: u16,
         from: SocketAddr,
     ) -> Result<SocketAddr, Refusal> {
-        if let Some(inside) = self.forwards.get(&(protocol, port)) {
-            return Ok(*inside);
+        if let Some(inside) = self.forwards.get(&(protocol, port)).copied() {
+            if self.came_by.len() >= MAX_CAME_BY {
+                self.came_by.clear();
+            }
+            self.came_by.insert((protocol, inside, from), port);
+            return Ok(inside);
         }
         let filters = self.kind.filters;
         let mapping = self.live(now, protocol, port).ok_or(Refusal::NoMapping)?;
@@ -300,9 +318,8 @@ impl Nat {
     fn outgoing_error(&mut self, packet: &mut Packet) -> Result<(), Refusal> {
         let quoted = build::quoted(packet).ok_or(Refusal::NoMapping)?;
         let (protocol, inside, peer) = (quoted.protocol(), quoted.to(), quoted.from());
-        let static_port = self.forwards.iter().find(|((p, _), host)| *p == protocol && **host == inside);
-        let port = static_port
-            .map(|((_, port), _)| *port)
+        let port = self
+            .forwarded_port(protocol, inside, peer)
             .or_else(|| self.by_inside.get(&(protocol, inside, None)).copied())
             .or_else(|| self.by_inside.get(&(protocol, inside, Some(peer))).copied())
             .ok_or(Refusal::NoMapping)?;

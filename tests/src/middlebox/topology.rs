@@ -19,6 +19,8 @@ pub struct Topology {
     pub client_nat: Option<NatKind>,
     /// A NAT before the listener, with port forwarding.
     pub server_nat: Option<Forwarding>,
+    /// The client is in the listener's own network, and its router brings back in what goes to the public address.
+    pub hairpin: Option<Hairpin>,
     /// A third host, joined to the path between the two routers, for cross traffic.
     pub side_host: bool,
     /// A proxy on the side host, for flows that a rule diverts there. Only the real-kernel lab has it.
@@ -36,6 +38,7 @@ impl Default for Topology {
             ipv6: true,
             client_nat: None,
             server_nat: None,
+            hairpin: None,
             side_host: false,
             proxy: None,
             path_mtu: LINK_MTU,
@@ -53,6 +56,16 @@ pub enum Kind {
     Middlebox,
     /// By one virtual cable; no rules, no routers. Only the real-kernel lab has it.
     Veth,
+}
+
+/// How a router brings back in what its own network sends to its public address (RFC 4787, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hairpin {
+    /// The listener sees the router's public address ("external source address and port").
+    Public,
+    /// The listener sees the client's private one ("internal").
+    Private,
 }
 
 /// How a NAT behaves (terms of RFC 4787).
@@ -95,6 +108,8 @@ impl Default for NatKind {
 pub struct Forwarding {
     /// The port, the same outside and inside.
     pub port: u16,
+    /// A second port outside that leads to the same port inside.
+    pub second_port: Option<u16>,
     /// Forwards UDP.
     pub udp: bool,
     /// Forwards TCP.
@@ -109,6 +124,7 @@ impl Default for Forwarding {
     fn default() -> Self {
         Self {
             port: probe_protocol::DEFAULT_PORT,
+            second_port: None,
             udp: true,
             tcp: true,
             refuses: false,
@@ -198,12 +214,33 @@ impl Topology {
     /// The listener's public IPv4 address.
     pub const SERVER_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
+    /// The address that the client's NAT shows: that of the listener's, where both are one network.
+    pub fn client_public(&self) -> Ipv4Addr {
+        if self.hairpin == Some(Hairpin::Public) { Self::SERVER_PUBLIC } else { Self::CLIENT_PUBLIC }
+    }
+
+    /// What makes no sense together; none where all does.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        match self.hairpin {
+            Some(_) if self.server_nat.is_none() => Some("`hairpin` needs a `server_nat`"),
+            Some(Hairpin::Public) if self.client_nat.is_none() => {
+                Some("`hairpin = \"public\"` needs a `client_nat`")
+            }
+            Some(Hairpin::Private) if self.client_nat.is_some() => {
+                Some("`hairpin = \"private\"` goes without a `client_nat`")
+            }
+            Some(_) if self.ipv6 => Some("`hairpin` is about IPv4 alone: say `ipv6 = false`"),
+            Some(_) | None => None,
+        }
+    }
+
     /// The client's addresses.
     pub fn client(&self) -> HostAddresses {
-        let net = match (self.kind, &self.client_nat) {
-            (Kind::Veth, _) => [203, 0, 113],
-            (Kind::Middlebox, Some(_)) => return HostAddresses::new([192, 168, 86], 2, 0x86),
-            (Kind::Middlebox, None) => [198, 51, 100],
+        let net = match (self.kind, &self.client_nat, self.hairpin) {
+            (Kind::Veth, ..) => [203, 0, 113],
+            (Kind::Middlebox, None, Some(_)) => [10, 8, 86],
+            (Kind::Middlebox, Some(_), _) => return HostAddresses::new([192, 168, 86], 2, 0x86),
+            (Kind::Middlebox, None, None) => [198, 51, 100],
         };
         HostAddresses::new(net, 4, if self.kind == Kind::Veth { 0x8886 } else { 0x86 })
     }

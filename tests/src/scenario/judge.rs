@@ -41,6 +41,18 @@ pub struct Found {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Flow {
+    /// Its name.
+    pub id: String,
+    /// What it runs over.
+    pub transport: String,
+    /// The client's own address.
+    pub source: Option<String>,
+    /// Length of its probes, bytes on the wire without IP's and UDP's headers.
+    pub size_bytes: u16,
+    /// Probes sent.
+    pub sent: u64,
+    /// Probes not counted as lost although no reply came: the host's own fault.
+    pub excluded: u64,
     /// Probes lost.
     pub lost: LostCounts,
 }
@@ -53,6 +65,8 @@ pub struct LostCounts {
     pub up: Option<u64>,
     /// On the way down.
     pub down: Option<u64>,
+    /// Nobody can tell where.
+    pub unknown: Option<u64>,
 }
 
 /// How one run was judged.

@@ -4,6 +4,7 @@
 //! says with what had to be said.
 
 pub mod judge;
+pub mod log;
 mod vary;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use probe_protocol::finding::{Direction as Harm, Side};
 use serde::{Deserialize, Serialize};
 
 use crate::middlebox::Topology;
+use crate::packet::Protocol;
 use crate::rules::units::Span;
 use crate::rules::{BadRule, Moment, Rule};
 
@@ -172,6 +174,11 @@ pub enum Event {
         at: Span,
         /// How far, seconds; forward is positive.
         by_s: f64,
+    },
+    /// The client's own firewall forbids a protocol out, from the start. Simulated alone.
+    FilterClient {
+        /// Which.
+        protocol: Protocol,
     },
     /// The side host loads the path with UDP.
     CrossTraffic {
@@ -342,10 +349,17 @@ impl Scenario {
         let mut scenario: Self = toml::Value::Table(table).try_into().map_err(form)?;
         scenario.name = name.to_owned();
         scenario.drawn = drawn;
-        let needs_virtual =
-            |event: &Event| matches!(event, Event::SuspendClient { .. } | Event::StepClock { .. });
+        let needs_virtual = |event: &Event| {
+            matches!(
+                event,
+                Event::SuspendClient { .. } | Event::StepClock { .. } | Event::FilterClient { .. }
+            )
+        };
         if scenario.runs_in(Network::Kernel) && scenario.event.iter().any(needs_virtual) {
-            let what = "a real machine is neither put to sleep nor set to another time; say `networks = [\"simulated\"]`";
+            let what = "a real machine is neither put to sleep, nor set to another time, nor given another firewall; say `networks = [\"simulated\"]`";
+            return Err(ScenarioError::Sense { name: name.to_owned(), what: what.into() });
+        }
+        if let Some(what) = scenario.topology.contradiction() {
             return Err(ScenarioError::Sense { name: name.to_owned(), what: what.into() });
         }
         // A rule that cannot be carried out is found now, not when it is first run.

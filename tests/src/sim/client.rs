@@ -26,6 +26,8 @@ use crate::packet::{Packet, Part, Protocol};
 /// most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const STALL: Duration = Duration::from_millis(50);
+/// What Linux says where its own packet filter drops what a program sends.
+const FORBIDDEN: &str = "Operation not permitted (os error 1)";
 
 enum Socket {
     Udp { local: SocketAddr, to: SocketAddr },
@@ -69,6 +71,8 @@ pub(super) struct ClientHost {
     last_look: Timestamp,
     slept: bool,
     wall_step_ns: i64,
+    /// What the host's own firewall lets nobody send.
+    forbidden: Vec<Protocol>,
     wire: Vec<u8>,
 }
 
@@ -100,6 +104,7 @@ impl ClientHost {
             last_look: now,
             slept: false,
             wall_step_ns: 0,
+            forbidden: Vec::new(),
             wire: Vec::new(),
         }
     }
@@ -375,6 +380,8 @@ impl ClientHost {
         };
         let local = self.free(protocol, to);
         let made = match carrier {
+            // connect(2) says so for TCP; for UDP only sending does.
+            Carrier::Tcp | Carrier::Tls if self.forbidden.contains(&protocol) => Err(FORBIDDEN.to_owned()),
             Carrier::Udp => Ok(Socket::Udp { local, to }),
             Carrier::Tcp | Carrier::Tls => {
                 let tls = (carrier == Carrier::Tls).then_some(&self.tls);
@@ -432,6 +439,9 @@ impl ClientHost {
         io: &mut Io<'_>,
     ) -> Result<(), SendError> {
         match self.sockets.get_mut(&transmit.flow) {
+            Some(Socket::Udp { .. }) if self.forbidden.contains(&Protocol::Udp) => {
+                Err(SendError::Other(FORBIDDEN.to_owned()))
+            }
             Some(Socket::Udp { local, to }) => {
                 let packet = build::udp(*local, *to, wire);
                 let Some(mut packet) = packet.filter(|p| p.size() <= usize::from(LINK_MTU)) else {
@@ -469,6 +479,9 @@ impl ClientHost {
             stream.flush(now, &mut io.out);
         }
         self.lingering.retain(|stream| !stream.tcp.is_closed());
+        if !self.forbidden.is_empty() {
+            io.out.retain(|packet| !self.forbidden.contains(&packet.protocol()));
+        }
     }
 
     /// Compares the clocks from time to time, as the driver does.
@@ -496,6 +509,11 @@ impl ClientHost {
         self.last_look = self.last_look.max(now - LOOK_EVERY);
         self.asleep = Asleep::Suspended;
         self.slept = true;
+    }
+
+    /// The host's own firewall lets nobody send it.
+    pub(super) fn forbid(&mut self, protocol: Protocol) {
+        self.forbidden.push(protocol);
     }
 
     pub(super) fn set_wall_clock(&mut self, by_ns: i64) {

@@ -7,6 +7,7 @@ use probe_client::plan::{Depth, Plan};
 use probe_protocol::DEFAULT_PORT;
 
 use crate::middlebox::Topology;
+use crate::packet::Protocol;
 use crate::rules::Rule;
 
 /// One run.
@@ -113,6 +114,11 @@ pub enum Fault {
     ForgetMappings {
         /// When.
         at: Duration,
+    },
+    /// The client's own firewall forbids a protocol out, from the start.
+    FilterClient {
+        /// Which.
+        protocol: Protocol,
     },
     /// The side host loads the path with UDP towards the client.
     CrossTraffic {

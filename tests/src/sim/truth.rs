@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
-use probe_analysis::observation::FlowNo;
+use probe_analysis::observation::{Excluded, Fate, FlowNo, Probe};
 use probe_protocol::time::Timestamp;
 
 /// For so long after its sending a datagram is still recognised.
@@ -33,6 +33,25 @@ pub struct Way {
     pub echoed_down: u8,
     /// How many replies reached the client altered.
     pub down_altered: u8,
+}
+
+impl Way {
+    /// Whether what is believed of the probe cannot be so.
+    pub fn contradicts(&self, probe: &Probe) -> bool {
+        let wrong_fate = match probe.fate {
+            Fate::Received => self.echoed_down + self.down_altered == 0,
+            Fate::LostUp => self.up > 0,
+            Fate::LostDown => self.up + self.up_altered == 0 || self.echoed_down > 0,
+            Fate::LostUnknown => self.echoed_down > 0,
+            Fate::Excluded(Excluded::SendFailed) => self.up > 0,
+            Fate::Excluded(_) => false,
+        };
+        let received = probe.fate == Fate::Received;
+        let replies = u32::from(probe.extra_replies) + 1;
+        let (least, most) =
+            (u32::from(self.echoed_down), u32::from(self.echoed_down) + u32::from(self.down_altered));
+        wrong_fate || probe.reply.is_some() != received || (received && !(least..=most).contains(&replies))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +180,36 @@ impl Truth {
     pub fn of(&self, flow: FlowNo, seq: u64) -> Option<Way> {
         let (first, ways) = self.flows.get(&flow)?;
         ways.get(seq.checked_sub(*first)? as usize).copied()
+    }
+
+    /// What the ends believe of probes over UDP, against what really became of them: every contradiction, in words,
+    /// at most `most` of them, and how many there are.
+    pub fn contradictions<'a>(
+        &self,
+        believed: impl IntoIterator<Item = &'a Probe>,
+        most: usize,
+    ) -> (Vec<String>, usize) {
+        let mut fates: HashMap<(FlowNo, u64), &Probe> = HashMap::new();
+        let (mut said, mut count) = (Vec::new(), 0);
+        let mut say = |what: String| {
+            count += 1;
+            if said.len() < most {
+                said.push(what);
+            }
+        };
+        for probe in believed {
+            if let Some(other) = fates.insert((probe.flow, probe.seq), probe) {
+                say(format!("settled twice: {other:?} and {probe:?}"));
+            }
+        }
+        for (flow, seq, way) in self.probes() {
+            match fates.get(&(flow, seq)) {
+                None => say(format!("{flow:?} {seq} has no fate, and really {way:?}")),
+                Some(probe) if way.contradicts(probe) => say(format!("{probe:?} but really {way:?}")),
+                Some(_) => {}
+            }
+        }
+        (said, count)
     }
 
     /// Every probe that left the client: flow and number.

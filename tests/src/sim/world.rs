@@ -227,6 +227,10 @@ impl World {
                 }
                 Fault::SetClientClock { at, by_ns } => (at, H::SetClientClock(by_ns), None),
                 Fault::ForgetMappings { at } => (at, H::ForgetMappings, None),
+                Fault::FilterClient { protocol } => {
+                    self.client.forbid(protocol);
+                    continue;
+                }
                 Fault::CrossTraffic { at, length, rate_bps, size } => {
                     let gap = Duration::from_nanos(u64::from(size) * 8 * 1_000_000_000 / rate_bps.max(1));
                     (at, H::Cross { gap, until: START + at + length, size }, None)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use probe_analysis::observation::{Excluded, Fate, FlowNo, Observation, Probe, Purpose};
+use probe_analysis::observation::{Fate, FlowNo, Observation, Probe, Purpose};
 use probe_client::plan::{FlowSpec, Plan};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::dress::Dress;
@@ -83,24 +83,8 @@ pub fn assert_true(observations: &[Observation], ran: &Ran) {
         assert!(twice.is_none(), "settled twice: {twice:?} and {probe:?}");
     }
     assert_paced(observations, &fates);
-    for (flow, seq, way) in ran.truth.probes() {
-        let Some(probe) = fates.get(&(flow, seq)) else { panic!("{flow:?} {seq} has no fate: {way:?}") };
-        let wrong = match probe.fate {
-            Fate::Received => way.echoed_down + way.down_altered == 0,
-            Fate::LostUp => way.up > 0,
-            Fate::LostDown => way.up + way.up_altered == 0 || way.echoed_down > 0,
-            Fate::LostUnknown => way.echoed_down > 0,
-            Fate::Excluded(Excluded::SendFailed) => way.up > 0,
-            Fate::Excluded(_) => false,
-        };
-        assert!(!wrong, "{probe:?} but really {way:?}");
-        assert_eq!(probe.reply.is_some(), probe.fate == Fate::Received, "{probe:?}");
-        if probe.fate == Fate::Received {
-            let replies = probe.extra_replies + 1;
-            let (least, most) = (u16::from(way.echoed_down), u16::from(way.echoed_down + way.down_altered));
-            assert!((least..=most).contains(&replies), "{probe:?} {way:?}");
-        }
-    }
+    let (said, count) = ran.truth.contradictions(fates.values(), 5);
+    assert_eq!(count, 0, "{}", said.join("\n"));
 }
 
 /// No flow sends oftener than its plan says, whatever happened to it.
