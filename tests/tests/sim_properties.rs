@@ -6,6 +6,7 @@ mod sim_common;
 use std::time::Duration;
 
 use probe_analysis::observation::Observation;
+use probe_client::plan::{Depth, Plan};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -130,7 +131,13 @@ fn some_setup(seed: u64) -> Setup {
         ..Topology::default()
     };
     let interval = Duration::from_millis(rng.random_range(20..200));
-    let plan = udp_plan(setup::target(&topology), rng.random_range(1..4), interval, secs(12));
+    let target = setup::target(&topology);
+    // Now and then a whole check: every transport, marks, and the search for the path's MTU.
+    let plan = if rng.random_bool(0.1) {
+        Plan { measure: secs(12), ..Plan::check(&[target], true, Depth::Normal) }
+    } else {
+        udp_plan(target, rng.random_range(1..4), interval, secs(12))
+    };
     let rules = (0..rng.random_range(0..4)).map(|_| some_rule(&mut rng)).collect();
     // Misfortunes that do not overlap, so that each is whole.
     let faults = if rng.random_bool(0.6) { vec![some_fault(&mut rng)] } else { Vec::new() };

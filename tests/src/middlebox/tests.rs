@@ -255,3 +255,53 @@ fn tcp_and_udp_have_ports_of_their_own() {
     assert_eq!(answer.protocol(), Protocol::Tcp);
     assert!(net.send(Port::Server, answer).is_empty());
 }
+
+#[test]
+fn a_client_in_the_listeners_own_network_is_seen_as_the_router_or_as_itself() {
+    for (hairpin, client_nat, seen) in [
+        (Hairpin::Public, Some(NatKind::default()), at(Topology::SERVER_PUBLIC, 4000)),
+        (Hairpin::Private, None, at([10, 8, 86, 4], 4000)),
+    ] {
+        let topology = Topology {
+            ipv6: false,
+            client_nat,
+            server_nat: Some(Forwarding::default()),
+            hairpin: Some(hairpin),
+            ..Topology::default()
+        };
+        assert_eq!(topology.contradiction(), None);
+        let mut net = Net::new(&topology);
+        let own = at(topology.client().v4, 4000);
+        let (port, up) = net.one(Port::Client, build::udp(own, target(), b"hello").unwrap());
+        assert_eq!((port, up.from(), up.to()), (Port::Server, seen, listener()));
+        let (port, down) = net.one(Port::Server, build::udp(listener(), seen, b"back").unwrap());
+        assert_eq!((port, down.from(), down.to()), (Port::Client, target(), own));
+    }
+    let alone = Topology { ipv6: false, hairpin: Some(Hairpin::Private), ..Topology::default() };
+    assert!(alone.contradiction().is_some());
+}
+
+#[test]
+fn two_ports_outside_lead_to_one_inside_and_each_answers_for_itself() {
+    let forwarding = Forwarding { second_port: Some(8887), ..Forwarding::default() };
+    for symmetric in [false, true] {
+        let kind = NatKind { symmetric, ..NatKind::default() };
+        let mut net = Net::new(&Topology {
+            client_nat: Some(kind),
+            server_nat: Some(forwarding.clone()),
+            ..Topology::default()
+        });
+        let mut seen = Vec::new();
+        for outside in [8886, 8887] {
+            let to = at(Topology::SERVER_PUBLIC, outside);
+            let (_, up) = net.one(Port::Client, build::udp(inside(), to, b"hello").unwrap());
+            assert_eq!(up.to(), listener());
+            seen.push(up.from());
+            if symmetric {
+                let (_, down) = net.one(Port::Server, build::udp(listener(), up.from(), b"back").unwrap());
+                assert_eq!((down.from(), down.to()), (to, inside()));
+            }
+        }
+        assert_eq!(seen[0] != seen[1], symmetric, "a mapping of its own for each destination: {seen:?}");
+    }
+}

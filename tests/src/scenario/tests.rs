@@ -93,12 +93,8 @@ const ELSEWHERE: &[Cause] = &[
     Cause::EgressBlocked,
     Cause::EgressNameNotFound,
     Cause::EgressIntercepted,
-    // The client's own host.
-    Cause::LocalFilter,
+    // The client's own host: it has one link in the lab.
     Cause::InterfaceChanged,
-    // Not built yet: a second listener address, and a target inside the client's own network.
-    Cause::SymmetricNat,
-    Cause::Hairpin,
     // What is said where evidence does not decide.
     Cause::Unexplained,
 ];

@@ -1,7 +1,7 @@
 //! The client's host: the engine, and a kernel with virtual sockets and clocks, which does what the real drivers and
 //! a real kernel do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +60,10 @@ pub(super) struct ClientHost {
     rng: ChaCha8Rng,
     sockets: BTreeMap<FlowNo, Socket>,
     ports: BTreeMap<(Protocol, SocketAddr), FlowNo>,
+    /// Sockets that something has happened to since they were last served: most wake-ups concern one of many.
+    touched: BTreeSet<FlowNo>,
+    /// When [`wake`](Self::wake) is due, where that is still known.
+    due: Option<Timestamp>,
     /// Connections that are closed and still have something to say.
     lingering: Vec<ClientStream>,
     next_port: u16,
@@ -94,6 +98,8 @@ impl ClientHost {
             rng,
             sockets: BTreeMap::new(),
             ports: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            due: None,
             lingering: Vec::new(),
             next_port,
             asleep: Asleep::No,
@@ -110,7 +116,16 @@ impl ClientHost {
     }
 
     /// When [`wake`](Self::wake) is due.
-    pub(super) fn next(&self) -> Timestamp {
+    pub(super) fn next(&mut self) -> Timestamp {
+        if let Some(due) = self.due {
+            return due;
+        }
+        let due = self.earliest();
+        self.due = Some(due);
+        due
+    }
+
+    fn earliest(&self) -> Timestamp {
         let kernel = self.sockets.values().filter_map(|socket| match socket {
             Socket::Stream(stream) => Some(stream.tcp.next()),
             Socket::Udp { .. } | Socket::Quic(_) => None,
@@ -133,12 +148,21 @@ impl ClientHost {
 
     /// Does what is due.
     pub(super) fn wake(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        self.due = None;
         if self.asleep == Asleep::Suspended {
             return;
         }
-        for socket in self.sockets.values_mut() {
-            if let Socket::Stream(stream) = socket {
-                stream.tcp.timeout(now);
+        for (no, socket) in &mut self.sockets {
+            let due = match socket {
+                Socket::Stream(stream) => stream.tcp.next(),
+                Socket::Quic(quic) => quic.next(),
+                Socket::Udp { .. } => continue,
+            };
+            if due <= now {
+                self.touched.insert(*no);
+                if let Socket::Stream(stream) = socket {
+                    stream.tcp.timeout(now);
+                }
             }
         }
         for stream in &mut self.lingering {
@@ -151,10 +175,12 @@ impl ClientHost {
             self.pump(now, io);
         }
         self.flush(now, io);
+        self.forget_touched();
     }
 
     /// Takes a packet from the link.
     pub(super) fn deliver(&mut self, now: Timestamp, packet: Packet, io: &mut Io<'_>) {
+        self.due = None;
         if self.asleep == Asleep::Suspended || packet.part() != Part::Whole || !packet.checksums_right() {
             io.truth.refused_by_hosts += 1;
             return;
@@ -172,6 +198,7 @@ impl ClientHost {
             self.pump(now, io);
         }
         self.flush(now, io);
+        self.forget_touched();
     }
 
     fn udp(&mut self, now: Timestamp, packet: Packet, io: &mut Io<'_>) {
@@ -213,6 +240,7 @@ impl ClientHost {
             Some(stream) => Some(stream),
             None => self.lingering.iter_mut().find(|s| s.tcp.remote == from && s.tcp.local == to),
         };
+        self.touched.extend(known);
         match stream.map(|s| &mut s.tcp).filter(|tcp| !tcp.is_closed()) {
             Some(tcp) => tcp.segment(now, packet),
             None => io.out.extend(build::reset_backward(packet, build::TTL)),
@@ -245,7 +273,10 @@ impl ClientHost {
                 let arrived = Arrived { bytes, at: now, kernel: Some(kernel), ttl, tos };
                 self.engine.handle(now, no, Event::Datagram(arrived));
             }
-            Some(Socket::Quic(quic)) => quic.datagram(now, packet.payload(), packet.tos()),
+            Some(Socket::Quic(quic)) => {
+                quic.datagram(now, packet.payload(), packet.tos());
+                self.touched.insert(no);
+            }
             Some(Socket::Stream(_)) | None => {}
         }
     }
@@ -269,7 +300,10 @@ impl ClientHost {
                 let event = Event::NetworkError { refused, by: Some(packet.source()), mtu, says };
                 self.engine.handle(now, no, event);
             }
-            Some(Socket::Stream(stream)) => stream.tcp.icmp(mtu, refused, says),
+            Some(Socket::Stream(stream)) => {
+                stream.tcp.icmp(mtu, refused, says);
+                self.touched.insert(no);
+            }
             // quinn's socket turns errors into silence.
             Some(Socket::Quic(_)) | None => {}
         }
@@ -277,8 +311,10 @@ impl ClientHost {
 
     /// Hands the engine what the connections have to say.
     fn news(&mut self, now: Timestamp) {
-        let flows: Vec<FlowNo> = self.sockets.keys().copied().collect();
-        for no in flows {
+        let mut last = None;
+        // What one socket's news lead to may touch others.
+        while let Some(no) = self.next_touched(last) {
+            last = Some(no);
             loop {
                 let event = match self.sockets.get_mut(&no) {
                     Some(Socket::Stream(stream)) => stream.news(now).map(News::Stream),
@@ -292,6 +328,11 @@ impl ClientHost {
                 }
             }
         }
+    }
+
+    fn next_touched(&self, after: Option<FlowNo>) -> Option<FlowNo> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.touched.range((after.map_or(Unbounded, Excluded), Unbounded)).next().copied()
     }
 
     fn stream_news(&mut self, now: Timestamp, no: FlowNo, news: StreamNews) {
@@ -332,6 +373,7 @@ impl ClientHost {
 
     /// Does what the engine wants until it wants nothing.
     pub(super) fn pump(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        self.due = None;
         loop {
             let mut any = false;
             let mut wire = std::mem::take(&mut self.wire);
@@ -399,6 +441,7 @@ impl ClientHost {
             Ok(socket) => {
                 let is_udp = matches!(socket, Socket::Udp { .. });
                 self.sockets.insert(flow, socket);
+                self.touched.insert(flow);
                 self.ports.insert((protocol, local), flow);
                 if is_udp {
                     let event = Event::Connected { source: local, connect: None, channel: None };
@@ -423,6 +466,7 @@ impl ClientHost {
 
     fn disconnect(&mut self, now: Timestamp, flow: FlowNo) {
         let Some(socket) = self.sockets.remove(&flow) else { return };
+        self.touched.remove(&flow);
         self.ports.remove(&socket.local());
         if let Socket::Stream(mut stream) = socket {
             stream.close(now);
@@ -455,24 +499,24 @@ impl ClientHost {
                 Ok(())
             }
             Some(Socket::Stream(stream)) => {
-                if stream.send(wire) {
-                    Ok(())
-                } else {
-                    Err(SendError::NoRoom)
-                }
+                self.touched.insert(transmit.flow);
+                if stream.send(wire) { Ok(()) } else { Err(SendError::NoRoom) }
             }
-            Some(Socket::Quic(quic)) => quic.send(wire, transmit.datagram),
+            Some(Socket::Quic(quic)) => {
+                self.touched.insert(transmit.flow);
+                quic.send(wire, transmit.datagram)
+            }
             None => Err(SendError::Other("the connection is gone".to_owned())),
         }
     }
 
     /// Puts on the link what the connections have to send.
     fn flush(&mut self, now: Timestamp, io: &mut Io<'_>) {
-        for socket in self.sockets.values_mut() {
-            match socket {
-                Socket::Stream(stream) => stream.flush(now, &mut io.out),
-                Socket::Quic(quic) => quic.flush(now, io),
-                Socket::Udp { .. } => {}
+        for no in &self.touched {
+            match self.sockets.get_mut(no) {
+                Some(Socket::Stream(stream)) => stream.flush(now, &mut io.out),
+                Some(Socket::Quic(quic)) => quic.flush(now, io),
+                Some(Socket::Udp { .. }) | None => {}
             }
         }
         for stream in &mut self.lingering {
@@ -482,6 +526,18 @@ impl ClientHost {
         if !self.forbidden.is_empty() {
             io.out.retain(|packet| !self.forbidden.contains(&packet.protocol()));
         }
+    }
+
+    /// Everything touched is served, but for those who still have something to say.
+    fn forget_touched(&mut self) {
+        let sockets = &self.sockets;
+        let asleep = self.asleep != Asleep::No;
+        self.touched.retain(|no| match sockets.get(no) {
+            Some(Socket::Quic(quic)) => quic.has_news(),
+            // Nobody has listened to what its kernel has.
+            Some(Socket::Stream(_)) => asleep,
+            Some(Socket::Udp { .. }) | None => false,
+        });
     }
 
     /// Compares the clocks from time to time, as the driver does.
@@ -500,11 +556,13 @@ impl ClientHost {
     }
 
     pub(super) fn stall(&mut self) {
+        self.due = None;
         self.asleep = Asleep::Stalled;
     }
 
     /// The host goes to sleep.
     pub(super) fn suspend(&mut self, now: Timestamp) {
+        self.due = None;
         // The last look was at most as long ago as the driver waits.
         self.last_look = self.last_look.max(now - LOOK_EVERY);
         self.asleep = Asleep::Suspended;
@@ -522,6 +580,7 @@ impl ClientHost {
 
     /// The process goes on.
     pub(super) fn resume(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        self.due = None;
         self.asleep = Asleep::No;
         let due = self.engine.next_deadline().map_or(Timestamp::NEVER, |(at, _)| at);
         // As the driver has it: lateness counts where nothing else woke it.

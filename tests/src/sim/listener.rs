@@ -125,6 +125,8 @@ pub(super) struct ListenerHost {
     lingering: Vec<Tcp>,
     told: Arc<Mutex<Told>>,
     buffer: Vec<u8>,
+    /// When [`wake`](Self::wake) is due, where that is still known.
+    due: Option<Timestamp>,
     pub(super) boots: Vec<u64>,
 }
 
@@ -163,6 +165,7 @@ impl ListenerHost {
             lingering: Vec::new(),
             told: Arc::default(),
             buffer: vec![0; MAX_LEN * 2],
+            due: None,
             boots: Vec::new(),
         };
         host.start(clock.start);
@@ -179,6 +182,7 @@ impl ListenerHost {
 
     /// Starts the program: the same state directory, another boot.
     pub(super) fn start(&mut self, now: Timestamp) {
+        self.due = None;
         if self.listening != Listening::ProbeServer {
             return;
         }
@@ -225,6 +229,7 @@ impl ListenerHost {
 
     /// Ends the program. Its kernel ends the connections.
     pub(super) fn stop(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        self.due = None;
         self.backlog.clear();
         self.backlog_bytes = 0;
         if let Some(process) = self.process.take() {
@@ -237,11 +242,13 @@ impl ListenerHost {
     }
 
     pub(super) fn stall(&mut self) {
+        self.due = None;
         self.stalled = true;
     }
 
     /// The process goes on.
     pub(super) fn resume(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        self.due = None;
         self.stalled = false;
         self.backlog_bytes = 0;
         for (arrived, packet) in std::mem::take(&mut self.backlog) {
@@ -251,7 +258,16 @@ impl ListenerHost {
     }
 
     /// When [`wake`](Self::wake) is due.
-    pub(super) fn next(&self) -> Timestamp {
+    pub(super) fn next(&mut self) -> Timestamp {
+        if let Some(due) = self.due {
+            return due;
+        }
+        let due = self.earliest();
+        self.due = Some(due);
+        due
+    }
+
+    fn earliest(&self) -> Timestamp {
         let lingering = self.lingering.iter().map(Tcp::next);
         let lingering = lingering.chain(self.web.values().map(Tcp::next));
         let Some(process) = &self.process else { return lingering.min().unwrap_or(Timestamp::NEVER) };
@@ -264,6 +280,7 @@ impl ListenerHost {
 
     /// Does what is due.
     pub(super) fn wake(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        self.due = None;
         for tcp in self.lingering.iter_mut().chain(self.web.values_mut()) {
             tcp.timeout(now);
         }
@@ -287,6 +304,7 @@ impl ListenerHost {
         match packet.protocol() {
             Protocol::Udp => self.udp(now, packet, io),
             Protocol::Tcp => {
+                self.due = None;
                 self.tcp(now, &packet, io);
                 self.serve(now, io);
             }
@@ -358,6 +376,7 @@ impl ListenerHost {
         }
         process.pass_time(now, here);
         if probe.is_none() {
+            self.due = None;
             self.keep_verdicts();
             self.serve(now, io);
         }

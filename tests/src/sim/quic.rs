@@ -181,6 +181,11 @@ impl QuicClient {
         self.due
     }
 
+    /// Whether [`news`](Self::news) has something to tell.
+    pub(super) fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     pub(super) fn send(&mut self, bytes: &[u8], datagram: bool) -> Result<(), SendError> {
         if datagram {
             let sent = self.wire.connection.datagrams().send(bytes.to_vec().into(), true);
@@ -324,6 +329,8 @@ struct Peer {
     ledger: Arc<Mutex<DatagramLedger>>,
     lost: bool,
     due: Timestamp,
+    /// Something has happened to it since it was last served.
+    touched: bool,
 }
 
 /// The listener's straight or inverted endpoint.
@@ -381,6 +388,7 @@ impl QuicServer {
                 if let Some(peer) = self.peers.get_mut(&handle.0) {
                     lock(&peer.ledger).note(true, hash);
                     peer.wire.connection.handle_event(event);
+                    peer.touched = true;
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
@@ -420,6 +428,7 @@ impl QuicServer {
                     ledger,
                     lost: false,
                     due: Timestamp::NEVER,
+                    touched: true,
                 };
                 self.peers.insert(handle.0, peer);
             }
@@ -446,7 +455,8 @@ impl QuicServer {
             let ledger = self.ledgers.get(&to);
             put(local, &transmit, &bytes, self.inverse, ledger, io);
         }
-        for peer in self.peers.values_mut() {
+        for peer in self.peers.values_mut().filter(|peer| peer.touched || peer.due <= now) {
+            peer.touched = false;
             if peer.due <= now {
                 peer.wire.connection.handle_timeout(instant(now));
             }
