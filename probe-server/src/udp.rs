@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use probe_net::clock::{self, WallMap};
 use probe_net::quic::{Arrival, Feed};
-use probe_net::udp::{MAX_BATCH, Outgoing, RecvBatch, RxMeta, UdpSocket};
+use probe_net::udp::{Fragmentation, MAX_BATCH, Outgoing, RecvBatch, RxMeta, UdpSocket};
 use probe_net::wait::{Interest, Poller, Ready, Waker};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::MAX_LEN;
@@ -106,7 +106,7 @@ impl Packets {
     fn run(&mut self) {
         let mut ready = Ready::new();
         while !self.stop.load(Ordering::Acquire) {
-            if let Err(error) = self.poller.wait(&mut ready, Timestamp::NEVER) {
+            if let Err(error) = self.poller.wait(&mut ready, self.shard.next_later()) {
                 tracing::error!(%error, "waiting for datagrams failed");
                 return;
             }
@@ -118,7 +118,34 @@ impl Packets {
             for event in ready.events() {
                 self.read(event.token as usize);
             }
+            self.send_later();
         }
+    }
+
+    /// Sends the replies that were asked to wait and are due.
+    fn send_later(&mut self) {
+        let now = clock::now();
+        if self.shard.next_later() > now {
+            return;
+        }
+        while let Some(reply) = self.shard.take_later(now) {
+            let of_family =
+                |side: &&Side| side.socket.local_addr().is_ok_and(|a| a.is_ipv4() == reply.to.is_ipv4());
+            let Some(side) = self.sides.iter().find(of_family) else { continue };
+            let datagram = Outgoing {
+                local: reply.local,
+                tos: (reply.tos != 0).then_some(reply.tos),
+                ..Outgoing::new(&reply.bytes, reply.to)
+            };
+            // DF is the socket's, not the datagram's: off for this one alone.
+            let whole = !reply.fragments || side.socket.set_fragmentation(Fragmentation::Allowed).is_err();
+            let sent = side.socket.send(&datagram);
+            if !whole && let Err(error) = side.socket.set_fragmentation(Fragmentation::Never) {
+                tracing::warn!(%error, "datagrams may be fragmented from now on");
+            }
+            self.shard.note_failures(u64::from(sent.is_err()), 0);
+        }
+        self.shard.after_batch();
     }
 
     fn answer_asks(&mut self) {

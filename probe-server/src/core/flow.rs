@@ -1,6 +1,7 @@
 //! One open UDP flow, at the packet thread.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use probe_protocol::PROTOCOL_VERSION;
 use probe_protocol::control::Arrival;
@@ -8,7 +9,7 @@ use probe_protocol::time::Timestamp;
 use probe_protocol::wire::dress::{self, Dress, Form};
 use probe_protocol::wire::hello::SessionId;
 use probe_protocol::wire::id::FlowId;
-use probe_protocol::wire::probe::{EchoBody, ProbeBody};
+use probe_protocol::wire::probe::{EchoBody, ProbeBody, ReplyAfter};
 use probe_protocol::wire::seal::{FlowKeys, filler_sum};
 use probe_protocol::wire::{BODY_AT, Header, Kind, MAX_LEN, MIN_LEN, WireError};
 
@@ -37,6 +38,8 @@ pub(super) struct UdpFlow {
     pub(super) local: Option<IpAddr>,
     /// What the socket had dropped by this flow's last reply.
     pub(super) drops: Option<u32>,
+    /// Replies that wait for their time.
+    pub(super) waiting: u16,
 }
 
 /// Moves of one flow that the admin is told of; all are counted.
@@ -54,6 +57,10 @@ pub(super) struct OpenRecord {
 pub(super) enum Probed {
     /// Answer with so many bytes of the buffer.
     Echo { len: usize, tos: u8 },
+    /// Answer so much later with so many bytes of the buffer, which may be fragmented.
+    Later { len: usize, tos: u8, after: Duration, fragments: bool },
+    /// Noted, and not answered, as it asked.
+    Noted,
     /// Noted, and not answered: the rate of a client without an invite.
     OverRate,
     /// Seen before, and from an address that is not the flow's: somebody plays it back.
@@ -165,9 +172,19 @@ impl UdpFlow {
         if self.keys.seal(self.id, seq, Kind::Echo, bytes).is_err() {
             return Probed::Malformed;
         }
-        match self.dressed(buffer, at, len) {
-            Some(len) => Probed::Echo { len, tos: probe.reply_tos },
-            None => Probed::Malformed,
+        let tos = probe.reply_tos;
+        let Some(len) = self.dressed(buffer, at, len) else { return Probed::Malformed };
+        let may_wait = self.full && meta.from == self.validated;
+        match probe.reply_after {
+            ReplyAfter::Never if may_wait => Probed::Noted,
+            ReplyAfter::Tenths(tenths) if may_wait => {
+                let after = Duration::from_millis(100) * u32::from(tenths);
+                Probed::Later { len, tos, after, fragments: probe.reply_fragments }
+            }
+            ReplyAfter::AtOnce if may_wait && probe.reply_fragments => {
+                Probed::Later { len, tos, after: Duration::ZERO, fragments: true }
+            }
+            ReplyAfter::AtOnce | ReplyAfter::Tenths(_) | ReplyAfter::Never => Probed::Echo { len, tos },
         }
     }
 

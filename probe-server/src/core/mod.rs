@@ -7,6 +7,7 @@
 //! | [`control`] | answers to what clients ask |
 //! | [`book`] | what is remembered of one flow |
 //! | [`bulk`] | loads |
+//! | [`later`] | replies that leave later, or as fragments |
 //! | [`limits`], [`limit`], [`allow`] | who may have how much |
 //! | [`invites`] | what the invites give |
 //! | [`quic`] | which datagrams are QUIC |
@@ -21,6 +22,7 @@ pub mod event;
 mod flow;
 pub mod hub;
 pub mod invites;
+pub mod later;
 pub mod limit;
 pub mod limits;
 pub mod quic;

@@ -32,6 +32,7 @@ use super::counters::{Counters, Counts};
 use super::flow::{MOVES_TOLD, Probed, UdpFlow};
 use super::hub::{Hub, Identity};
 use super::invites::{Invites, Opener};
+use super::later::{self, Later, LaterReply, Waiting};
 use super::limit::{BitRate, Bucket, Rate, SourceCounts, SourceHash, SourceLimiter};
 use super::limits::Limits;
 use super::quic::{QuicDemux, QuicKind};
@@ -132,6 +133,7 @@ pub struct Shard {
     limiter: SourceLimiter,
     unvalidated: Bucket,
     stale: Bucket,
+    later: Later,
     scratch: Vec<u8>,
     runner: Option<Box<dyn BulkRunner>>,
     loads: Vec<Weak<Mutex<Transfer>>>,
@@ -182,6 +184,7 @@ impl Shard {
             limiter: SourceLimiter::new(SourceHash::new(key)),
             unvalidated: Bucket::default(),
             stale: Bucket::default(),
+            later: Later::default(),
             scratch: Vec::new(),
             runner: None,
             loads: Vec::new(),
@@ -314,6 +317,17 @@ impl Shard {
                     self.counts.udp_echoes += 1;
                     Outcome::Reply { len, tos }
                 }
+                Probed::Later { len, tos, after, fragments } => {
+                    let (id, bytes) = (flow.id, buffer.get(..len).unwrap_or_default().to_vec());
+                    let slot = slot as u32;
+                    let reply = Waiting { due: now + after, slot, id, tos, fragments, bytes };
+                    if flow.waiting >= later::MAX_PER_FLOW || !self.later.keep(reply) {
+                        return Outcome::Silent(Silence::Rate);
+                    }
+                    flow.waiting += 1;
+                    Outcome::Silent(Silence::Noted)
+                }
+                Probed::Noted => Outcome::Silent(Silence::Noted),
                 Probed::OverRate => Outcome::Silent(Silence::Rate),
                 Probed::Replayed | Probed::Malformed => Outcome::Silent(Silence::Forged),
             },
@@ -496,6 +510,32 @@ impl Shard {
         }
         self.counts.stale += 1;
         Outcome::Reply { len: meta.len, tos: 0 }
+    }
+
+    /// When [`take_later`](Self::take_later) has something to give.
+    pub fn next_later(&self) -> Timestamp {
+        self.later.next()
+    }
+
+    /// A reply that was asked to wait, and is due. One whose flow is gone, or has moved to an address that no cookie
+    /// proved, is not sent.
+    pub fn take_later(&mut self, now: Timestamp) -> Option<LaterReply> {
+        loop {
+            let Waiting { slot, id, tos, fragments, bytes, .. } = self.later.take(now)?;
+            let held = self.slots.get_mut(slot as usize).filter(|held| held.id == id);
+            let Some(flow) = held.and_then(|held| held.flow.as_mut()) else { continue };
+            flow.waiting = flow.waiting.saturating_sub(1);
+            if flow.book.source != flow.validated || flow.is_up(now) {
+                continue;
+            }
+            // 28: an IPv4 and a UDP header.
+            if self.max_rate.as_ref().is_some_and(|rate| !rate.take(now, bytes.len() + 28)) {
+                self.counts.dropped_max_rate += 1;
+                continue;
+            }
+            self.counts.udp_echoes += 1;
+            return Some(LaterReply { to: flow.validated, local: flow.local, bytes, tos, fragments });
+        }
     }
 
     /// Passes the counts on, and sees whether the invites have changed. Once per batch.

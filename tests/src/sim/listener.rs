@@ -53,6 +53,16 @@ impl Clock {
         self.start + self.ahead + Duration::from_nanos((passed + drift).max(0) as u64)
     }
 
+    /// When the listener's clock shows `there`, or a moment later: never before.
+    fn when(&self, there: Timestamp) -> Timestamp {
+        if there == Timestamp::NEVER {
+            return there;
+        }
+        let passed = there.since(self.start + self.ahead).as_nanos() as i64;
+        let drift = passed / 1_000_000 * i64::from(self.fast_ppm);
+        self.start + Duration::from_nanos((passed - drift).max(0) as u64) + Duration::from_millis(1)
+    }
+
     fn wall_at(&self, now: Timestamp) -> WallTime {
         WallTime(self.wall.0 + now.since(self.start).as_nanos() as i64)
     }
@@ -274,7 +284,8 @@ impl ListenerHost {
         let tcp = process.connections.values().map(|c| c.tcp.next()).chain(lingering);
         let own = process.connections.values().map(Connection::next);
         let quic = process.quic.iter().map(QuicServer::next);
-        let own = own.chain(quic).filter(|_| !self.stalled);
+        let later = self.clock.when(process.shard.next_later());
+        let own = own.chain(quic).chain([later]).filter(|_| !self.stalled);
         tcp.chain(own).min().unwrap_or(Timestamp::NEVER)
     }
 
@@ -289,7 +300,25 @@ impl ListenerHost {
                 connection.tcp.timeout(now);
             }
         }
+        self.send_later(now, io);
         self.serve(now, io);
+    }
+
+    /// Sends the replies that were asked to wait and are due.
+    fn send_later(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        let here = self.clock.at(now);
+        let Some(process) = self.process.as_mut().filter(|_| !self.stalled) else { return };
+        while let Some(reply) = process.shard.take_later(here) {
+            let from = match reply.to {
+                SocketAddr::V4(_) => self.addresses.v4.into(),
+                SocketAddr::V6(_) => self.addresses.v6.into(),
+            };
+            let from = SocketAddr::new(from, self.port);
+            if let Some(mut packet) = build::udp(from, reply.to, &reply.bytes) {
+                packet.set_tos(reply.tos);
+                io.out.push(packet);
+            }
+        }
     }
 
     /// Takes a packet from the link.

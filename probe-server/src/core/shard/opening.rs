@@ -179,6 +179,7 @@ impl Shard {
                 highest_control: None,
                 local: meta.local,
                 drops: None,
+                waiting: 0,
             };
             self.hold(slot, flow, now);
         } else if let Some(flow) = self.slots.get_mut(slot).and_then(|s| s.flow.as_mut())
