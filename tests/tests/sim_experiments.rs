@@ -170,10 +170,10 @@ fn a_fan_has_a_port_for_each_flow_and_five_open_in_a_second_at_most() {
     assert_true(&observations, &ran);
     let (mut sources, mut starts) = (BTreeSet::new(), Vec::new());
     for observation in &observations {
-        match observation {
-            Observation::FlowOpened(opened) => assert!(sources.insert((opened.source, opened.flow))),
-            Observation::FlowPlanned(planned) => starts.push(planned.at),
-            _ => {}
+        if let Observation::FlowOpened(opened) = observation {
+            assert!(sources.insert((opened.source, opened.flow)));
+        } else if let Observation::FlowPlanned(planned) = observation {
+            starts.push(planned.at);
         }
     }
     let ports: BTreeSet<_> = sources.iter().map(|(source, _)| source).collect();
