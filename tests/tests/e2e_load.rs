@@ -88,6 +88,7 @@ fn run(outside: bool) -> Vec<Load> {
         local: true,
         interface_mtu: None,
         seed: 1,
+        first_flow: 0,
     };
     let shortest = plan.shortest_interval().unwrap();
     let mut engine = Engine::new(plan, identity, start);
