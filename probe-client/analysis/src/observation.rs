@@ -522,6 +522,10 @@ pub enum HostFault {
     },
     /// The listener was too busy to answer in time: its own clocks say so.
     ListenerStalled,
+    /// The program was not running: it was stopped or killed, and went on later with the same run.
+    NotRunning,
+    /// What was measured could not be written to the run's file for a time, in words; what is missing was not kept.
+    NotRecorded(String),
 }
 
 /// The listener is another boot than before.

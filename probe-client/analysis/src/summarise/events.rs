@@ -110,6 +110,8 @@ fn host(case: &Case<'_>, event: &HostEvent) -> Event {
             Some(Cause::InterfaceChanged),
             format!("this computer's way to the network changed from {old} to {new}"),
         ),
+        HostFault::NotRunning => ("not-running", None, "the program was not running".to_owned()),
+        HostFault::NotRecorded(says) => ("not-recorded", None, format!("not everything was recorded: {says}")),
         HostFault::ListenerStalled => {
             ("listener-stalled", None, "the listener's computer was too busy to answer".to_owned())
         }

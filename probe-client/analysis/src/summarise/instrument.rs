@@ -25,7 +25,9 @@ pub(super) fn instrument(case: &Case<'_>, local: bool) -> Instrument {
             HostFault::ClockStepped(_)
             | HostFault::SendFailed(_)
             | HostFault::InterfaceChanged { .. }
-            | HostFault::ListenerStalled => {}
+            | HostFault::ListenerStalled
+            | HostFault::NotRunning
+            | HostFault::NotRecorded(_) => {}
         }
     }
     out.suspended_s = (out.suspended_s * 1000.0).round() / 1000.0;

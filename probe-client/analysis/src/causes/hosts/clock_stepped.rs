@@ -14,7 +14,9 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         | HostFault::ReceiveOverflow(_)
         | HostFault::SendFailed(_)
         | HostFault::InterfaceChanged { .. }
-        | HostFault::ListenerStalled => None,
+        | HostFault::ListenerStalled
+        | HostFault::NotRunning
+        | HostFault::NotRecorded(_) => None,
     });
     let Some((event, ns)) = steps.max_by_key(|(_, ns)| ns.unsigned_abs()) else { return Vec::new() };
     let step = ns as f64 / 1e9;
