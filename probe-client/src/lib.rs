@@ -7,4 +7,5 @@ pub mod cli;
 pub mod driver;
 pub mod engine;
 pub mod plan;
+pub mod record;
 pub mod report;

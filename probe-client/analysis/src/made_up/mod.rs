@@ -1,5 +1,7 @@
 //! Made-up runs for tests: observations as a driver would make them, without a network.
 
+mod night;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crate::observation::{
     Attempt, Channel, End, Fate, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Observation, OpeningArrivals,
     Outcome, Probe, ProbeReply, Purpose, Resolved, RunEnded, RunStarted,
 };
+
+pub use self::night::{Night, Weather};
 
 /// How far the listener's clock is ahead of the client's.
 const AHEAD: Duration = Duration::from_secs(3600);
