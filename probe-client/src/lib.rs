@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod driver;
 pub mod engine;
+pub mod export;
 pub mod plan;
 pub mod record;
 pub mod report;

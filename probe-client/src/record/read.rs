@@ -134,6 +134,25 @@ impl Recording {
         Ok(())
     }
 
+    /// Calls `see` with the observations of some kinds, in their order. Kinds that come each second are not among them.
+    ///
+    /// # Errors
+    /// As [`probes`](Self::probes).
+    pub fn rows_of(&self, kinds: &[&str], see: &mut dyn FnMut(&Observation)) -> Result<(), FileError> {
+        let failed = |error| FileError::database(&self.path, error);
+        let places = vec!["?"; kinds.len()].join(", ");
+        let query = format!(
+            "SELECT position, kind, flow, body FROM observations WHERE kind IN ({places}) ORDER BY position"
+        );
+        let mut query = self.connection.prepare(&query).map_err(failed)?;
+        let mut found = query.query(rusqlite::params_from_iter(kinds)).map_err(failed)?;
+        while let Some(row) = found.next().map_err(failed)? {
+            let observation = row_of(row).map_err(failed)?.read();
+            see(&observation.map_err(|error| FileError::damaged(&self.path, error))?);
+        }
+        Ok(())
+    }
+
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -164,6 +183,15 @@ fn about(path: &Path, connection: &Connection) -> Result<About, FileError> {
             "1000" => Resolution::Microsecond,
             _ => return Err(wrong("resolution")),
         },
+    })
+}
+
+fn row_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok(Row {
+        position: row.get::<_, i64>(0)?.cast_unsigned(),
+        kind: row.get(1)?,
+        flow: row.get(2)?,
+        body: row.get(3)?,
     })
 }
 
@@ -286,14 +314,7 @@ impl Observations<'_> {
                 "SELECT position, kind, flow, body FROM observations WHERE position > ? ORDER BY position LIMIT ?",
             )
             .map_err(failed)?;
-        let found = query.query_map(params![self.row_after, PAGE as i64], |row| {
-            Ok(Row {
-                position: row.get::<_, i64>(0)?.cast_unsigned(),
-                kind: row.get(1)?,
-                flow: row.get(2)?,
-                body: row.get(3)?,
-            })
-        });
+        let found = query.query_map(params![self.row_after, PAGE as i64], row_of);
         self.rows = found.and_then(Iterator::collect::<Result<_, _>>).map_err(failed)?;
         self.row_after = self.rows.back().map_or(i64::MAX, |row| row.position.cast_signed());
         Ok(())
