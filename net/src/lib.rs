@@ -12,6 +12,7 @@
 //! | [`wait`] | waiting for many sockets, a waker and a deadline at once |
 //! | [`pace`] | sleeping until an absolute time, precisely |
 //! | [`quic`] | sockets for quinn that keep a ledger and can invert every bit |
+//! | [`power`] | whether the machine may go to sleep |
 //! | [`tcp`] | listeners, options, and what the kernel knows of a connection |
 //! | [`host`] | which local address, interface and gateway lead to a target |
 //!
@@ -21,6 +22,7 @@
 pub mod clock;
 pub mod host;
 pub mod pace;
+pub mod power;
 pub mod quic;
 mod sys;
 pub mod tcp;

@@ -58,6 +58,8 @@ pub struct Prepared {
     addresses: Vec<SocketAddr>,
     resolved: Resolved,
     plan: Plan,
+    session: SessionId,
+    rng: StdRng,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -67,7 +69,19 @@ pub struct Prepared {
 /// [`CheckError::Host`] where the system gives no threads, [`CheckError::Listener`]. A name that does not resolve is a
 /// result, not an error.
 pub fn prepare(order: Order) -> Result<Prepared, CheckError> {
+    let (depth, load_bps) = (order.depth, order.load_bps);
+    prepare_with(order, &|addresses, invited| Plan::check_with_load(addresses, invited, depth, load_bps))
+}
+
+/// The same with another plan, which is laid once the addresses are known and whether there is an invite.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_with(order: Order, lay: &dyn Fn(&[SocketAddr], bool) -> Plan) -> Result<Prepared, CheckError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut rng = StdRng::try_from_os_rng().map_err(io::Error::other)?;
+    let mut session = [0; 16];
+    rng.fill_bytes(&mut session);
     let (target, listener) = match order.target {
         Some(target) => (target, None),
         None => {
@@ -77,7 +91,7 @@ pub fn prepare(order: Order) -> Result<Prepared, CheckError> {
         }
     };
     let (addresses, resolved) = resolve(&target);
-    let plan = Plan::check_with_load(&addresses, target.invite.is_some(), order.depth, order.load_bps);
+    let plan = lay(&addresses, target.invite.is_some());
     Ok(Prepared {
         target,
         depth: order.depth,
@@ -86,6 +100,8 @@ pub fn prepare(order: Order) -> Result<Prepared, CheckError> {
         addresses,
         resolved,
         plan,
+        session: SessionId(session),
+        rng,
         runtime,
     })
 }
@@ -106,15 +122,17 @@ impl Prepared {
         &self.target
     }
 
+    /// The run's id, which the listener will know too; none where there is no address to go to.
+    pub fn session(&self) -> Option<SessionId> {
+        (!self.addresses.is_empty()).then_some(self.session)
+    }
+
     /// Measures, telling everything that is seen, and the phase in which it was.
     ///
     /// # Errors
     /// [`CheckError::Host`] where the system no longer lets us wait for sockets.
-    pub fn run(self, see: &mut dyn FnMut(Observation, Phase)) -> Result<Measured, CheckError> {
-        let mut session = [0; 16];
-        let mut rng = StdRng::try_from_os_rng().map_err(io::Error::other)?;
-        rng.fill_bytes(&mut session);
-        let seed = rng.next_u64();
+    pub fn run(mut self, see: &mut dyn FnMut(Observation, Phase)) -> Result<Measured, CheckError> {
+        let seed = self.rng.next_u64();
         let sample = clock::sample();
         let invite = self.target.invite;
         if self.addresses.is_empty() {
@@ -137,7 +155,7 @@ impl Prepared {
             first_flow: 0,
         };
         let shortest = self.plan.shortest_interval();
-        let session = SessionId(session);
+        let session = self.session;
         let identity = Identity { session, invite, software: software() };
         let engine = Engine::new(self.plan, identity, start);
         let server_name = self.target.ip().is_none().then(|| self.target.host.clone());

@@ -1,7 +1,7 @@
 //! What a night costs: bytes on disk per probe, memory, and the time to open and judge it again.
 //!
 //! `cargo bench -p tests --bench record` plays a made-up soak of twelve hours (4.3 million probes) into a file, as fast as it
-//! is written, over a clean and over a lossy path; `-- HOURS` another length.
+//! is written, over a clean and over a lossy path; `-- HOURS` another length, `-- HOURS FOLDER` keeps the files there.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 
 use std::path::Path;
@@ -19,10 +19,12 @@ const FLOWS: u32 = 42;
 fn main() {
     let hours = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(12.0);
     let length = Duration::from_secs_f64(hours * 3600.0);
+    let kept = std::env::args().skip(1).filter(|argument| argument != "--bench").nth(1);
     let folder = tempfile::tempdir().unwrap_or_else(|error| stop(&error));
+    let folder = kept.as_deref().map_or(folder.path(), Path::new);
     println!("{hours} h at 100 probes/s, {FLOWS} flows; times to the microsecond");
     for (name, weather) in [("clean", Weather::Clean), ("lossy", Weather::Lossy)] {
-        let path = folder.path().join(format!("{name}.probe"));
+        let path = folder.join(format!("{name}.probe"));
         let (bytes, probes) = write(&path, weather, length);
         println!(
             "{name:<6} {probes:>9} probes  {:>6.2} bytes per probe on disk, all tables  ({:.1} MB)",
@@ -72,7 +74,11 @@ fn write(path: &Path, weather: Weather, length: Duration) -> (u64, u64) {
     let status = recorder.finish(None).unwrap_or_else(|e| stop(&e));
     let took = clock::now().since(start);
     let probes = Recording::open(path).and_then(|r| r.probes()).unwrap_or_else(|e| stop(&e));
-    println!("       written in {:.1} s: {:.2} us per probe", took.as_secs_f64(), took.as_secs_f64() * 1e6 / probes as f64);
+    println!(
+        "       written in {:.1} s: {:.2} us per probe",
+        took.as_secs_f64(),
+        took.as_secs_f64() * 1e6 / probes as f64
+    );
     (status.bytes, probes)
 }
 

@@ -19,7 +19,7 @@ mod windows;
 #[cfg(windows)]
 use windows as platform;
 #[cfg(windows)]
-pub(crate) use windows::time;
+pub(crate) use windows::{power, time};
 
 #[cfg(all(unix, not(target_os = "linux")))]
 mod unix;

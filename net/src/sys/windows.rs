@@ -12,6 +12,16 @@ use windows_sys::Win32::Networking::WinSock::{
 
 use crate::wait::Interest;
 
+pub(crate) mod power {
+    use windows_sys::Win32::System::Power::{ES_CONTINUOUS, ES_SYSTEM_REQUIRED, SetThreadExecutionState};
+
+    pub(crate) fn stay_awake(on: bool) -> bool {
+        let state = if on { ES_CONTINUOUS | ES_SYSTEM_REQUIRED } else { ES_CONTINUOUS };
+        // SAFETY: the call takes flags and touches no memory of ours.
+        unsafe { SetThreadExecutionState(state) != 0 }
+    }
+}
+
 pub(crate) mod time {
     use std::time::Duration;
 

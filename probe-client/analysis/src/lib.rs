@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | what a run can have seen: the only input | [`observation`] |
 //! | what is kept of it | [`evidence`] |
+//! | what happened when: outages, losses, shifts of delay | [`events`] |
 //! | which statistic follows which RFC | [`stats`] |
 //! | what comes out | [`model`] |
 //! | how a cause is told, and where to add one | [`causes`] |
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod causes;
+pub mod events;
 pub mod evidence;
 #[cfg(any(test, feature = "made-up"))]
 pub mod made_up;

@@ -365,6 +365,16 @@ pub struct LossPeriodsSummary {
     pub longest_up: u64,
     /// Packets of the longest one on the way down.
     pub longest_down: u64,
+    /// Median loss distance on the way up: packets from one lost packet to the next (RFC 3357 section 5); null with less
+    /// than two losses.
+    pub distance_p50_up: Option<u64>,
+    /// The same on the way down.
+    pub distance_p50_down: Option<u64>,
+    /// Share of the losses on the way up that come at most 16 packets after the one before (the loss noticeable rate of
+    /// RFC 3357 section 6.1, with a loss constraint of 16), 0 to 1; null without losses.
+    pub noticeable_ratio_up: Option<f64>,
+    /// The same on the way down.
+    pub noticeable_ratio_down: Option<f64>,
 }
 
 /// What one mark became.
@@ -406,11 +416,51 @@ pub struct TcpRetransmits {
     pub listener: Option<u32>,
 }
 
+/// How a silence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recovery {
+    /// The same flows were answered again.
+    ByItself,
+    /// The old flows stayed silent, and new ones from other ports were answered.
+    NewPort,
+    /// The listener was started anew.
+    ListenerRestart,
+    /// It did not end while the run went on.
+    Not,
+}
+
+impl Recovery {
+    /// In words.
+    pub const fn says(self) -> &'static str {
+        match self {
+            Self::ByItself => "it recovered by itself",
+            Self::NewPort => "a new port cured it",
+            Self::ListenerRestart => "it was over when the listener had been started anew",
+            Self::Not => "it did not recover",
+        }
+    }
+}
+
+/// What else was seen while something happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Meanwhile {
+    /// How often the gateway was asked; null where it was not watched.
+    pub gateway_asked: Option<u64>,
+    /// How often it did not answer.
+    pub gateway_silent: Option<u64>,
+    /// What the hosts did, as kinds of events.
+    pub host: Vec<String>,
+    /// Other flows that were alive and not affected.
+    pub other_flows_answered: u64,
+}
+
 /// Something that happened during the run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// What: `loss`, `moved`, `listener-restarted`, `suspended`, `clock-stepped`, `stalled`, `receive-overflow`,
-    /// `send-failed`.
+    /// What: `outage` (all flows silent), `silence` (some flows silent), `loss`, `delay-shift`, `moved`,
+    /// `listener-restarted`, `suspended`, `clock-stepped`, `stalled`, `receive-overflow`, `send-failed`,
+    /// `interface-changed`, `listener-stalled`, `not-running`, `not-recorded`.
     pub kind: &'static str,
     /// Seconds after the run's start.
     pub from_s: f64,
@@ -428,6 +478,10 @@ pub struct Event {
     pub lost: Option<u64>,
     /// Its cause, where known.
     pub cause: Option<probe_protocol::cause::Cause>,
+    /// How it ended, of an outage or silence.
+    pub recovery: Option<Recovery>,
+    /// What else was seen at the time, of outages, silences and losses.
+    pub meanwhile: Option<Meanwhile>,
     /// In words.
     pub says: String,
 }

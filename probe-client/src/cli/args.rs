@@ -31,16 +31,16 @@ pub(super) enum Command {
     },
     /// Prints the manual page.
     Man,
+    /// Judges a recorded run again, without a network.
+    Diagnose(DiagnoseArgs),
+    /// Writes a recorded run as CSV, JSON lines or Parquet.
+    Export(ExportArgs),
     #[command(hide = true)]
     Soak(Later),
     #[command(hide = true)]
     Rehearse(Later),
     #[command(hide = true)]
-    Diagnose(Later),
-    #[command(hide = true)]
     Report(Later),
-    #[command(hide = true)]
-    Export(Later),
     #[command(hide = true)]
     Compare(Later),
     #[command(hide = true)]
@@ -97,9 +97,13 @@ pub(super) struct CheckArgs {
     #[arg(long, env = "PROBE_JSON", value_parser = BoolishValueParser::new())]
     pub(super) json: bool,
 
-    /// Records the run. Not in this version.
-    #[arg(long, env = "PROBE_OUT", value_name = "FILE.probe", hide = true)]
+    /// Records the run into a file, which `diagnose` and `export` read.
+    #[arg(long, env = "PROBE_OUT", value_name = "FILE.probe")]
     pub(super) out: Option<PathBuf>,
+
+    /// Writes over the file of --out where there is one.
+    #[arg(long, env = "PROBE_FORCE", value_parser = BoolishValueParser::new())]
+    pub(super) force: bool,
 
     /// Leaves out the load.
     #[arg(long, env = "PROBE_NO_LOAD", value_parser = BoolishValueParser::new())]
@@ -124,6 +128,70 @@ pub(super) struct CheckArgs {
     /// A file with the invite, or with the part of it after #.
     #[arg(long, env = "PROBE_KEY_FILE", value_name = "FILE")]
     pub(super) key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DiagnoseArgs {
+    /// What `check --out` or `soak --out` recorded. It may still be being recorded.
+    #[arg(env = "PROBE_FILE", value_name = "FILE.probe")]
+    pub(super) file: PathBuf,
+
+    /// Prints the report as one JSON document (its schema: `probe-client schema`).
+    #[arg(long, env = "PROBE_JSON", value_parser = BoolishValueParser::new())]
+    pub(super) json: bool,
+
+    /// Ends with status 1 where something of this severity or above is found.
+    #[arg(long, env = "PROBE_FAIL_ON", value_name = "SEVERITY", default_value = "degraded")]
+    pub(super) fail_on: FailOn,
+
+    /// Hides addresses and names in what is shown.
+    #[arg(long, env = "PROBE_REDACT", value_parser = BoolishValueParser::new())]
+    pub(super) redact: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// What `check --out` or `soak --out` recorded. It may still be being recorded.
+    #[arg(env = "PROBE_FILE", value_name = "FILE.probe")]
+    pub(super) file: PathBuf,
+
+    /// The form of what is written.
+    #[arg(long, env = "PROBE_FORMAT")]
+    pub(super) format: Format,
+
+    /// What is written: a row per probe, per flow and second, or per other observation.
+    #[arg(long, env = "PROBE_TABLE", default_value = "probes")]
+    pub(super) table: What,
+
+    /// Where it goes; standard output without it.
+    #[arg(long, env = "PROBE_OUT", value_name = "PATH")]
+    pub(super) out: Option<PathBuf>,
+
+    /// Writes over the file of --out where there is one.
+    #[arg(long, env = "PROBE_FORCE", value_parser = BoolishValueParser::new())]
+    pub(super) force: bool,
+}
+
+/// A form of export on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Comma-separated values with a header.
+    Csv,
+    /// A JSON object a line.
+    Jsonl,
+    /// Apache Parquet, for pandas and DuckDB.
+    Parquet,
+}
+
+/// A table of an export on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum What {
+    /// A row per probe.
+    Probes,
+    /// A row per flow and second.
+    Seconds,
+    /// A row per other observation.
+    Observations,
 }
 
 /// A severity on the command line.
@@ -158,10 +226,13 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        let check = command.find_subcommand("check").unwrap();
-        for arg in check.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
-            let expected = format!("PROBE_{}", arg.get_id().as_str().to_uppercase());
-            assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
+        let hidden = ["help", "version"];
+        for name in ["check", "diagnose", "export"] {
+            let command = command.find_subcommand(name).unwrap();
+            for arg in command.get_arguments().filter(|arg| !hidden.contains(&arg.get_id().as_str())) {
+                let expected = format!("PROBE_{}", arg.get_id().as_str().to_uppercase());
+                assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! `check`: from the command line to the report on standard output.
 
+use std::path::Path;
 use std::time::Duration;
 
 use probe_analysis::{Evidence, analyse};
+use probe_net::clock;
 use probe_protocol::finding::Severity;
 use probe_protocol::target::Target;
 
@@ -11,19 +13,19 @@ use super::exit::Exit;
 use super::output::{self, Failure, say};
 use super::progress::Progress;
 use super::{key, signals};
-use crate::check::{Order, prepare};
+use crate::check::{Order, Prepared, prepare};
 use crate::driver::Stop;
 use crate::plan::check_load::DEFAULT_RATE;
 use crate::plan::{Depth, Plan};
-use crate::report::{Origin, Report, build, json, redact, text};
+use crate::record::{About, Clocks, Existing, Recorder, Resolution};
+use crate::report::{Origin, build, json, redact};
 
+/// What a check takes on disk, at most: minutes of probes with every nanosecond.
+const CHECK_ROOM: u64 = 4 << 20;
 /// Compression of what is handed in: the middle of zlib's scale.
 const COMPRESSION: u8 = 6;
 
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
-    if args.out.is_some() {
-        return Err(Failure::NotInThisVersion("check --out"));
-    }
     if args.full {
         return Err(Failure::NotInThisVersion("check --full"));
     }
@@ -36,12 +38,20 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     let load_bps = (!args.no_load).then(|| args.rate.unwrap_or(DEFAULT_RATE));
     let prepared = prepare(Order { target, depth, load_bps, stop: stop.clone() })?;
     let port = prepared.target().port;
+    let recorder = args.out.as_deref().map(|path| record(path, args, &prepared)).transpose()?;
     announce(prepared.target(), prepared.plan());
     let progress = &mut Progress::new(prepared.plan().duration());
     let evidence = &mut Evidence::default();
     let measured = prepared.run(&mut |observation, phase| {
+        let observation = match &recorder {
+            Some(recorder) => recorder.record(observation),
+            None => observation,
+        };
         progress.see(&observation, phase);
         evidence.observe(&observation);
+        for event in recorder.iter().flat_map(Recorder::events) {
+            evidence.observe(&event);
+        }
     });
     progress.finish();
     let mut measured = measured?;
@@ -54,7 +64,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     let report = build(analyse(evidence), origin);
     let report = if args.redact { redact::redact(&report)? } else { report };
 
-    show(&report, args.json)?;
+    output::show(&report, args.json)?;
+    if let Some(recorder) = recorder
+        && let Err(error) = recorder.finish(Some(json::compact(&report)?))
+    {
+        say(&format!("The end of the run could not be recorded: {error}"));
+    }
     if report.run.authenticated == Some(true) && !args.no_hand_in && !args.local {
         let document =
             miniz_oxide::deflate::compress_to_vec_zlib(json::compact(&report)?.as_bytes(), COMPRESSION);
@@ -97,10 +112,18 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-fn show(report: &Report, as_json: bool) -> Result<(), Failure> {
-    if as_json {
-        output::data(&json::render(report)?)
-    } else {
-        output::data(&text::render(report, output::look()))
-    }
+/// Creates the file before anything is measured.
+fn record(path: &Path, args: &CheckArgs, prepared: &Prepared) -> Result<Recorder, Failure> {
+    let about = About {
+        kind: "check".to_owned(),
+        id: prepared.session().map(|id| id.to_string()),
+        port: prepared.target().port,
+        target: prepared.target().to_string(),
+        quick: args.quick,
+        resolution: Resolution::Nanosecond,
+    };
+    let sample = clock::sample();
+    let now = Clocks { at: sample.boot, wall: sample.wall };
+    let existing = if args.force { Existing::Overwrite } else { Existing::Refuse };
+    Ok(Recorder::create(path, &about, now, CHECK_ROOM, existing)?)
 }

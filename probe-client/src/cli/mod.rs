@@ -5,7 +5,9 @@
 
 mod args;
 mod check;
+mod diagnose;
 mod exit;
+mod export;
 mod key;
 mod output;
 mod progress;
@@ -51,11 +53,11 @@ fn command(command: Command) -> Result<Exit, Failure> {
             clap_mangen::Man::new(Cli::command()).render(&mut page)?;
             output::bytes(&page).map(|()| Exit::Clean)
         }
+        Command::Diagnose(args) => diagnose::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Soak(_)
         | Command::Rehearse(_)
-        | Command::Diagnose(_)
         | Command::Report(_)
-        | Command::Export(_)
         | Command::Compare(_)
         | Command::Analyze(_) => Err(Failure::NotInThisVersion(command.name())),
     }

@@ -9,7 +9,9 @@ use thiserror::Error;
 
 use super::exit::Exit;
 use crate::check::CheckError;
+use crate::record::FileError;
 use crate::report::text::Look;
+use crate::report::{Report, json, text};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, Error)]
@@ -55,6 +57,23 @@ pub(super) enum Failure {
     /// The run could not be made.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// A recorded run cannot be read, or the file for one cannot be made.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is a file already where one is to be written.
+    #[error("{0} is there already: --force overwrites it, or name another one")]
+    Exists(PathBuf),
+    /// Parquet on a terminal is of no use.
+    #[error("Parquet is not text: name a file with --out, or send it into a pipe")]
+    Binary,
+    /// A file cannot be written.
+    #[error("{path} cannot be written: {error}")]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// Standard output is full or broken.
     #[error("the report could not be written: {0}")]
     Output(#[from] io::Error),
@@ -76,7 +95,11 @@ impl Failure {
             | Self::Key { .. }
             | Self::KeyTarget { .. }
             | Self::NoKey(_)
-            | Self::KeyFile { .. } => Exit::Usage,
+            | Self::KeyFile { .. }
+            | Self::File(_)
+            | Self::Exists(_)
+            | Self::Binary
+            | Self::Write { .. } => Exit::Usage,
             Self::Check(_) | Self::Output(_) | Self::Json(_) => Exit::NotMeasured,
             Self::Stopped => Exit::Stopped,
         }
@@ -95,6 +118,11 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         done => Ok(done?),
     }
+}
+
+/// Prints a report.
+pub(super) fn show(report: &Report, as_json: bool) -> Result<(), Failure> {
+    if as_json { data(&json::render(report)?) } else { data(&text::render(report, look())) }
 }
 
 /// One line on standard error: what is wrong.

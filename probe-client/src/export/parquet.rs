@@ -85,10 +85,7 @@ fn field(column: &Column) -> Result<Arc<Type>, ParquetError> {
         Kind::Float => (Physical::DOUBLE, None),
         Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         Kind::Bool => (Physical::BOOLEAN, None),
-        Kind::Time => (
-            Physical::INT64,
-            Some(LogicalType::Timestamp { is_adjusted_to_u_t_c: true, unit: TimeUnit::NANOS }),
-        ),
+        Kind::Time => (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::NANOS))),
     };
     Type::primitive_type_builder(column.name, physical)
         .with_repetition(Repetition::OPTIONAL)

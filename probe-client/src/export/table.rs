@@ -218,7 +218,9 @@ fn probe_cells<'a>(context: &'a Context, probe: &Probe) -> [Cell<'a>; PROBES.len
     };
     let reply = probe.reply.as_ref();
     let small = |value: Option<u8>| value.map_or(Cell::None, |value| Cell::Int(i64::from(value)));
-    let of = |cell: &dyn Fn(&probe_analysis::observation::ProbeReply) -> Cell<'static>| reply.map_or(Cell::None, cell);
+    let of = |cell: &dyn Fn(&probe_analysis::observation::ProbeReply) -> Cell<'static>| {
+        reply.map_or(Cell::None, cell)
+    };
     let dwell = |nanos: u128| i64::try_from(nanos).unwrap_or(i64::MAX);
     [
         Cell::Int(i64::from(probe.flow.0)),

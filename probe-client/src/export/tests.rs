@@ -24,7 +24,8 @@ fn recorded(folder: &std::path::Path) -> (Recording, Vec<Probe>) {
     let recorder = Recorder::create(&path, &about, now, 0, Existing::Refuse).unwrap();
     let night = Night::new(Weather::Lossy, 5, Duration::from_secs(100), 9);
     let seen = night.map(|o| recorder.replay(o));
-    let probes = seen.filter_map(|o| if let Observation::Probe(probe) = o { Some(probe) } else { None }).collect();
+    let probes =
+        seen.filter_map(|o| if let Observation::Probe(probe) = o { Some(probe) } else { None }).collect();
     recorder.finish(None).unwrap();
     (Recording::open(&path).unwrap(), probes)
 }

@@ -100,7 +100,9 @@ impl Trend {
         let mut readings: Vec<(u64, i64)> = probes
             .iter()
             .filter_map(|probe| Some((probe, probe.reply?)))
-            .map(|(probe, reply)| (probe.sent.0 / step, diff(reply.listener_arrived.0 / step, probe.sent.0 / step)))
+            .map(|(probe, reply)| {
+                (probe.sent.0 / step, diff(reply.listener_arrived.0 / step, probe.sent.0 / step))
+            })
             .collect();
         readings.sort_unstable();
         let eighth = readings.len().div_ceil(8);

@@ -112,8 +112,7 @@ impl Recording {
     /// As [`probes`](Self::probes).
     pub fn seconds(&self, mut each: impl FnMut(&Second)) -> Result<(), FileError> {
         let failed = |error| FileError::database(&self.path, error);
-        let mut query =
-            self.connection.prepare("SELECT body FROM seconds ORDER BY first").map_err(failed)?;
+        let mut query = self.connection.prepare("SELECT body FROM seconds ORDER BY first").map_err(failed)?;
         let mut found = query.query([]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
             let body: Vec<u8> = row.get(0).map_err(failed)?;
@@ -270,7 +269,9 @@ impl Observations<'_> {
         let later: u32 = self
             .recording
             .connection
-            .query_row("SELECT count(*) FROM segments WHERE first > ?", [position.cast_signed()], |row| row.get(0))
+            .query_row("SELECT count(*) FROM segments WHERE first > ?", [position.cast_signed()], |row| {
+                row.get(0)
+            })
             .map_err(|error| FileError::database(&self.recording.path, error))?;
         Ok(later > 0)
     }

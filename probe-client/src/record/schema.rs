@@ -97,7 +97,9 @@ pub enum FileError {
         says: String,
     },
     /// A later version wrote it.
-    #[error("{path} was written by a newer probe-client (format {found}, this one reads {FORMAT_VERSION}): update this one")]
+    #[error(
+        "{path} was written by a newer probe-client (format {found}, this one reads {FORMAT_VERSION}): update this one"
+    )]
     Newer {
         /// Which file.
         path: PathBuf,
@@ -131,7 +133,9 @@ pub enum FileError {
     #[error("{0} is being written by another probe-client")]
     Busy(PathBuf),
     /// The disk is too full for the run.
-    #[error("{path}: the run needs about {needed_mb} MB there and {free_mb} MB are free: make room or name another place")]
+    #[error(
+        "{path}: the run needs about {needed_mb} MB there and {free_mb} MB are free: make room or name another place"
+    )]
     NoRoom {
         /// Which file.
         path: PathBuf,

@@ -54,7 +54,11 @@ impl Segment {
     pub(super) fn place(&self, observation: Observation) -> Observation {
         let Some(before) = self.before else { return observation };
         if let Observation::RunStarted(RunStarted { at, .. }) = observation {
-            return Observation::Host(HostEvent { from: before, to: self.at(at), what: HostFault::NotRunning });
+            return Observation::Host(HostEvent {
+                from: before,
+                to: self.at(at),
+                what: HostFault::NotRunning,
+            });
         }
         let mut observation = observation;
         self.change(&mut observation);
@@ -67,7 +71,8 @@ impl Segment {
 
     fn change(&self, observation: &mut Observation) {
         let no = |flow: &mut FlowNo| flow.0 = flow.0.saturating_add(self.first_flow);
-        let at = |stamps: &mut [&mut Timestamp]| stamps.iter_mut().for_each(|stamp| **stamp = self.at(**stamp));
+        let at =
+            |stamps: &mut [&mut Timestamp]| stamps.iter_mut().for_each(|stamp| **stamp = self.at(**stamp));
         match observation {
             Observation::RunStarted(o) => at(&mut [&mut o.at]),
             Observation::Resolved(_) => {}
@@ -129,6 +134,10 @@ impl Segment {
                 at(&mut [&mut o.at]);
             }
             Observation::Fragment(o) => {
+                no(&mut o.flow);
+                at(&mut [&mut o.at]);
+            }
+            Observation::StreamEnd(o) => {
                 no(&mut o.flow);
                 at(&mut [&mut o.at]);
             }

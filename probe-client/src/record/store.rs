@@ -22,6 +22,8 @@ const FOLD_AFTER: Duration = Duration::from_secs(300);
 const MAX_PENDING: usize = 12 << 20;
 /// Probes of one commit at most.
 const MAX_BATCH: usize = 4096;
+/// Batches that are committed before their time.
+const AMPLE: usize = 4;
 /// Packed rows at most, and their text.
 const MAX_PACKED: (usize, usize) = (4096, 8 << 20);
 
@@ -107,6 +109,11 @@ impl Store {
             }
         }
         self.fold().map_err(|error| FileError::database(&self.path, error))
+    }
+
+    /// Whether so much waits for the next commit that it should not wait any longer.
+    pub(super) fn is_ample(&self) -> bool {
+        self.pending.len() >= AMPLE
     }
 
     /// Observations that were dropped, since the disk took nothing for too long.
@@ -197,12 +204,15 @@ impl Store {
 
     fn write(&mut self) -> rusqlite::Result<()> {
         // Dropped without a commit, it is rolled back.
-        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction =
+            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         {
-            let mut chunk_in = transaction
-                .prepare_cached("INSERT INTO chunks (first, last, probes, folded, body) VALUES (?, ?, ?, 0, ?)")?;
-            let mut row_in = transaction
-                .prepare_cached("INSERT INTO observations (position, kind, flow, body) VALUES (?, ?, ?, ?)")?;
+            let mut chunk_in = transaction.prepare_cached(
+                "INSERT INTO chunks (first, last, probes, folded, body) VALUES (?, ?, ?, 0, ?)",
+            )?;
+            let mut row_in = transaction.prepare_cached(
+                "INSERT INTO observations (position, kind, flow, body) VALUES (?, ?, ?, ?)",
+            )?;
             for batch in &self.pending {
                 if let Some(Chunk { first, last, count, probes: _, body }) = &batch.chunk {
                     chunk_in.execute(params![
@@ -238,12 +248,14 @@ impl Store {
                 let count = self.unfolded.len() as i64;
                 let transaction =
                     self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-                transaction.execute("DELETE FROM chunks WHERE first BETWEEN ? AND ?", params![first, last])?;
+                transaction
+                    .execute("DELETE FROM chunks WHERE first BETWEEN ? AND ?", params![first, last])?;
                 transaction.execute(
                     "INSERT INTO chunks (first, last, probes, folded, body) VALUES (?, ?, ?, 1, ?)",
                     params![first, last, count, body],
                 )?;
-                transaction.execute("INSERT INTO seconds (first, body) VALUES (?, ?)", params![first, sums])?;
+                transaction
+                    .execute("INSERT INTO seconds (first, body) VALUES (?, ?)", params![first, sums])?;
                 transaction.commit()?;
             }
             self.unfolded.clear();
@@ -287,14 +299,21 @@ impl Store {
             &format!("DELETE FROM observations WHERE kind IN ({kinds}) AND position BETWEEN ? AND ?"),
             params![from, to],
         )?;
-        transaction
-            .execute("INSERT INTO packed (first, last, body) VALUES (?, ?, ?)", params![from, to, rows::pack(&found)])?;
+        transaction.execute(
+            "INSERT INTO packed (first, last, body) VALUES (?, ?, ?)",
+            params![from, to, rows::pack(&found)],
+        )?;
         transaction.commit()?;
         Ok(found.len() >= MAX_PACKED.0)
     }
 
     /// Begins another segment where the file ends.
-    pub(super) fn begin(&self, segment: &Segment, session: Option<&str>, now: Clocks) -> rusqlite::Result<()> {
+    pub(super) fn begin(
+        &self,
+        segment: &Segment,
+        session: Option<&str>,
+        now: Clocks,
+    ) -> rusqlite::Result<()> {
         super::segment_row(&self.connection, segment, session, self.next, now)
     }
 

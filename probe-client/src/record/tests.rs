@@ -110,7 +110,8 @@ fn every_made_up_run_is_judged_alike_from_its_file() {
 /// A file as a kill leaves it, with its log: everything that was committed.
 fn killed(folder: &Path, name: &str) -> (PathBuf, Vec<Observation>) {
     let path = folder.join(format!("{name}-running.probe"));
-    let held = Recorder::create(&path, &about(Resolution::Microsecond), clocks(), 0, Existing::Refuse).unwrap();
+    let held =
+        Recorder::create(&path, &about(Resolution::Microsecond), clocks(), 0, Existing::Refuse).unwrap();
     held.finish(None).unwrap();
     let connection = schema::open_to_write(&path, false).unwrap();
     let mut store = Store::new(&path, connection, 1000).unwrap();
@@ -241,7 +242,11 @@ fn a_resumed_run_is_one_run_with_its_gap() {
     assert_eq!(seen[..], first[..first.len() - 1], "all but its end");
     let again = Night::new(Weather::Clean, 4, length, 2).map(|mut o| {
         // Its clock.
-        let back = Segment { shift_ns: 1_000_000_000 - Night::start().0.cast_signed(), before: None, ..Segment::first() };
+        let back = Segment {
+            shift_ns: 1_000_000_000 - Night::start().0.cast_signed(),
+            before: None,
+            ..Segment::first()
+        };
         if let Observation::RunStarted(started) = &mut o {
             started.at = now.at;
             return o;

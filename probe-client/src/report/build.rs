@@ -75,6 +75,9 @@ fn event(event: judged::Event) -> Event {
         direction: event.direction,
         lost: event.lost,
         cause: event.cause,
+        length_s: ((event.to_s - event.from_s) * 1000.0).round() / 1000.0,
+        recovery: event.recovery,
+        meanwhile: event.meanwhile,
         says: event.says,
     }
 }

@@ -1,8 +1,8 @@
 //! What is reported of a run, in the shape that other programs read. What was not measured is null.
 
 use probe_analysis::model::{
-    AddressReachability, ClockSummary, FlowSummary, Instrument, PathMtuSummary, PathSummary, Reachability,
-    Refused, Verdict,
+    AddressReachability, ClockSummary, FlowSummary, Instrument, Meanwhile, PathMtuSummary, PathSummary, Reachability,
+    Recovery, Refused, Verdict,
 };
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Finding};
@@ -103,8 +103,9 @@ pub struct Advice {
 /// Something that happened during the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
-    /// What: `loss`, `moved`, `listener-restarted`, `suspended`, `clock-stepped`, `stalled`, `receive-overflow`,
-    /// `send-failed`.
+    /// What: `outage` (all flows silent), `silence` (some flows silent), `loss`, `delay-shift`, `moved`,
+    /// `listener-restarted`, `suspended`, `clock-stepped`, `stalled`, `receive-overflow`, `send-failed`,
+    /// `interface-changed`, `listener-stalled`, `not-running`, `not-recorded`.
     pub kind: String,
     /// Start, RFC 3339.
     pub from: Option<String>,
@@ -122,6 +123,12 @@ pub struct Event {
     pub lost: Option<u64>,
     /// Its cause, where known.
     pub cause: Option<Cause>,
+    /// How long it took, seconds.
+    pub length_s: f64,
+    /// How it ended, of an outage or silence.
+    pub recovery: Option<Recovery>,
+    /// What else was seen at the time, of outages, silences and losses.
+    pub meanwhile: Option<Meanwhile>,
     /// In words.
     pub says: String,
 }

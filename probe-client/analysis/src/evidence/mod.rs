@@ -20,6 +20,7 @@ pub use self::load::Loads;
 pub use self::pulse::{Bin, Blackout, Pulse};
 pub use self::traffic::{Marks, Traffic};
 pub use self::watched::{Watched, Watches};
+use crate::events::Ledger;
 use crate::observation::{
     Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Moved, Observation,
     OpeningArrivals, PathMtu, Probe, Purpose, Resolved, RunEnded, RunStarted,
@@ -73,6 +74,8 @@ pub struct Evidence {
     pub loads: Loads,
     /// What the ends can do by themselves.
     pub ceilings: Vec<Ceiling>,
+    /// What happened when.
+    pub ledger: Ledger,
     /// Observations that were dropped: of flows that were not announced, or beyond a bound.
     pub dropped: u64,
     /// The latest moment that any observation spoke of.
@@ -82,6 +85,7 @@ pub struct Evidence {
 impl Evidence {
     /// Takes one observation. Those of a flow come after its [`Observation::FlowPlanned`].
     pub fn observe(&mut self, observation: &Observation) {
+        self.ledger.observe(observation);
         match observation {
             Observation::RunStarted(o) => {
                 self.saw(o.at);

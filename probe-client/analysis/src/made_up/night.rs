@@ -115,6 +115,7 @@ impl Night {
                 replaces: None,
                 server_name: None,
                 life: None,
+                marks: Vec::new(),
             }));
             let source = SocketAddr::from(([10, 0, 0, 2], 40_000 + number as u16));
             self.ready.push_back(Observation::FlowOpened(FlowOpened {
@@ -128,6 +129,7 @@ impl Night {
                 authenticated: true,
                 software: [0, 1, 0],
                 listener_wall: WallTime(1_769_896_800_400_000_000),
+                handshake: None,
             }));
             self.flows.push(Flow { slot, ..Flow::default() });
             self.due.push(Reverse((slot, number as usize)));

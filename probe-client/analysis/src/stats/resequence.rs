@@ -1,32 +1,37 @@
 //! Puts settled probes back into an order (of arrival, or of sequence numbers): they are settled as their fate becomes
 //! known, and a lost one's fate is known late.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 
 /// Holds back the latest items so that they can be handed out by key. What comes more than the capacity late is handed
 /// out late.
 #[derive(Clone, Debug)]
 pub struct Resequencer<T> {
-    held: BinaryHeap<Reverse<T>>,
+    /// In order: most items come in order, so most go to the end.
+    held: VecDeque<T>,
     capacity: usize,
 }
 
 impl<T: Ord> Resequencer<T> {
     /// Holds back at most `capacity` items.
     pub fn new(capacity: usize) -> Self {
-        Self { held: BinaryHeap::new(), capacity }
+        Self { held: VecDeque::new(), capacity }
     }
 
     /// Takes an item; hands out the smallest one where there are too many.
     pub fn push(&mut self, item: T) -> Option<T> {
-        self.held.push(Reverse(item));
-        if self.held.len() > self.capacity { self.held.pop().map(|Reverse(item)| item) } else { None }
+        if self.held.back().is_none_or(|last| *last <= item) {
+            self.held.push_back(item);
+        } else {
+            let place = self.held.partition_point(|other| *other <= item);
+            self.held.insert(place, item);
+        }
+        if self.held.len() > self.capacity { self.held.pop_front() } else { None }
     }
 
     /// Hands out the rest, by key.
     pub fn drain(&mut self) -> impl Iterator<Item = T> {
-        std::iter::from_fn(|| self.held.pop().map(|Reverse(item)| item))
+        self.held.drain(..)
     }
 }
 

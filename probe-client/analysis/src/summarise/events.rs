@@ -1,24 +1,27 @@
 //! What happened when.
 
 use probe_protocol::cause::Cause;
-use probe_protocol::finding::Direction;
 use probe_protocol::time::Timestamp;
 
 use super::facts::wall;
 use crate::causes::Case;
-use crate::evidence::Traffic;
+use crate::events::gather;
 use crate::model::Event;
 use crate::observation::{HostEvent, HostFault};
 
-/// A block in which at least this share of a flow's probes was lost is an event.
-const LOSS_SHARE: f64 = 0.5;
-/// And at least so many of them.
-const LOSS_PACKETS: u64 = 5;
-
 pub(super) fn events(case: &Case<'_>) -> Vec<Event> {
     let mut events = Vec::new();
-    for (flow, traffic) in &case.flows {
-        losses(case, &flow.plan.name, traffic, &mut events);
+    for happened in gather(case.evidence) {
+        let event = at(case, happened.kind, happened.from, happened.to, happened.says);
+        events.push(Event {
+            flows: happened.flows.iter().map(|flow| case.evidence.name(*flow)).collect(),
+            direction: happened.direction,
+            lost: happened.lost,
+            cause: happened.cause,
+            recovery: happened.recovery,
+            meanwhile: happened.meanwhile,
+            ..event
+        });
     }
     for moved in &case.evidence.moves {
         let cause =
@@ -49,43 +52,10 @@ fn at(case: &Case<'_>, kind: &'static str, from: Timestamp, to: Timestamp, says:
         direction: None,
         lost: None,
         cause: None,
+        recovery: None,
+        meanwhile: None,
         says,
     }
-}
-
-/// Stretches of blocks in which most was lost.
-fn losses(case: &Case<'_>, name: &str, traffic: &Traffic, events: &mut Vec<Event>) {
-    let length = traffic.timeline.block_length();
-    let mut open: Option<(Timestamp, Timestamp, crate::stats::timeline::Counts)> = None;
-    let mut close = |open: Option<(Timestamp, Timestamp, crate::stats::timeline::Counts)>| {
-        let Some((from, to, counts)) = open else { return };
-        let direction = match (counts.lost_up > 0, counts.lost_down > 0) {
-            (true, false) => Some(Direction::Up),
-            (false, true) => Some(Direction::Down),
-            (true, true) => Some(Direction::Both),
-            (false, false) => None,
-        };
-        let says = format!("{} of {} packets were lost", counts.lost(), counts.sent);
-        let flows = vec![name.to_owned()];
-        events.push(Event {
-            flows,
-            direction,
-            lost: Some(counts.lost()),
-            ..at(case, "loss", from, to, says)
-        });
-    };
-    for (start, counts) in traffic.timeline.blocks() {
-        let bad = counts.lost() >= LOSS_PACKETS && counts.lost() as f64 >= LOSS_SHARE * counts.sent as f64;
-        match (&mut open, bad) {
-            (Some((_, to, sum)), true) => {
-                *to = start + length;
-                sum.add(counts);
-            }
-            (None, true) => open = Some((start, start + length, *counts)),
-            (Some(_) | None, false) => close(open.take()),
-        }
-    }
-    close(open);
 }
 
 fn host(case: &Case<'_>, event: &HostEvent) -> Event {
@@ -111,7 +81,7 @@ fn host(case: &Case<'_>, event: &HostEvent) -> Event {
             format!("this computer's way to the network changed from {old} to {new}"),
         ),
         HostFault::NotRunning => ("not-running", None, "the program was not running".to_owned()),
-        HostFault::NotRecorded(says) => ("not-recorded", None, format!("not everything was recorded: {says}")),
+        HostFault::NotRecorded(says) => ("not-recorded", None, says.clone()),
         HostFault::ListenerStalled => {
             ("listener-stalled", None, "the listener's computer was too busy to answer".to_owned())
         }

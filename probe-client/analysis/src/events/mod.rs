@@ -1,0 +1,173 @@
+//! The ledger of what happened when: losses that belong together, outages of the whole path, and shifts of delay.
+//!
+//! [`Ledger`] takes observations as they come and keeps, in bounded memory, *episodes* of single flows: bursts of loss
+//! (RFC 3611 section 4.7.2) and shifts of the level of delay. [`gather`] then puts the episodes of many flows together: what
+//! hit all flows at once is an outage, what hit some of them at once is one event of those flows.
+//!
+//! | File | holds |
+//! | --- | --- |
+//! | `burst` | bursts of loss of one flow |
+//! | `shift` | shifts of delay of one flow |
+//! | `gather` | from episodes to events, and what else was seen at the time |
+
+mod burst;
+mod gather;
+mod shift;
+
+use std::collections::BTreeMap;
+
+use probe_protocol::time::Timestamp;
+
+pub use self::burst::Burst;
+use self::burst::Bursts;
+pub(crate) use self::gather::gather;
+use self::shift::Levels;
+pub use self::shift::Shift;
+use crate::observation::{Fate, FlowNo, Observation, Probe};
+
+/// Episodes of one kind at most; where there are more, the smallest ones go.
+const MAX_EPISODES: usize = 1024;
+/// Flows that are followed at the same time, at most.
+const MAX_FOLLOWED: usize = 4096;
+
+/// Something that a flow went through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Episode<T> {
+    /// Which flow.
+    pub flow: FlowNo,
+    /// What.
+    pub what: T,
+}
+
+/// Follows all flows of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    followed: BTreeMap<FlowNo, Followed>,
+    spans: BTreeMap<FlowNo, (Timestamp, Timestamp)>,
+    bursts: Vec<Episode<Burst>>,
+    shifts: Vec<Episode<Shift>>,
+    dropped: u64,
+}
+
+/// One flow under way.
+#[derive(Clone, Debug, Default)]
+struct Followed {
+    bursts: Bursts,
+    levels: Levels,
+}
+
+impl Ledger {
+    /// Takes one observation; those that say nothing of probes are passed over.
+    pub fn observe(&mut self, observation: &Observation) {
+        if let Observation::Probe(probe) = observation {
+            self.probe(probe);
+        } else if let Observation::FlowEnded(ended) = observation
+            && let Some(flow) = self.followed.remove(&ended.flow)
+        {
+            // Probes that are settled later begin anew; an ended flow has none that matter.
+            self.close(ended.flow, flow);
+        }
+    }
+
+    fn probe(&mut self, probe: &Probe) {
+        if matches!(probe.fate, Fate::Excluded(_)) {
+            return;
+        }
+        if !self.followed.contains_key(&probe.flow) {
+            if self.followed.len() >= MAX_FOLLOWED {
+                self.dropped += 1;
+                return;
+            }
+            self.followed.insert(probe.flow, Followed::default());
+        }
+        let Some(flow) = self.followed.get_mut(&probe.flow) else { return };
+        let span = self.spans.entry(probe.flow).or_insert((probe.sent, probe.sent));
+        span.0 = span.0.min(probe.sent);
+        span.1 = span.1.max(probe.sent);
+        if let Some(burst) = flow.bursts.push(probe) {
+            keep(&mut self.bursts, Episode { flow: probe.flow, what: burst }, &mut self.dropped, |e| {
+                e.what.lost()
+            });
+        }
+        if let Some(shift) = flow.levels.push(probe) {
+            self.dropped += keep_shift(&mut self.shifts, Episode { flow: probe.flow, what: shift });
+        }
+    }
+
+    fn close(&mut self, flow: FlowNo, followed: Followed) {
+        if let Some(burst) = followed.bursts.close() {
+            keep(&mut self.bursts, Episode { flow, what: burst }, &mut self.dropped, |e| e.what.lost());
+        }
+        if let Some(shift) = followed.levels.close() {
+            self.dropped += keep_shift(&mut self.shifts, Episode { flow, what: shift });
+        }
+    }
+
+    /// The same with everything closed that is still under way.
+    pub fn finished(&self) -> Self {
+        let mut done = self.clone();
+        for (flow, followed) in std::mem::take(&mut done.followed) {
+            done.close(flow, followed);
+        }
+        done
+    }
+
+    /// Bursts of loss so far, of single flows, as they ended.
+    pub fn bursts(&self) -> &[Episode<Burst>] {
+        &self.bursts
+    }
+
+    /// Shifts of delay so far, of single flows, as they ended.
+    pub fn shifts(&self) -> &[Episode<Shift>] {
+        &self.shifts
+    }
+
+    /// When a flow sent its first and its last probe.
+    pub fn span(&self, flow: FlowNo) -> Option<(Timestamp, Timestamp)> {
+        self.spans.get(&flow).copied()
+    }
+
+    /// Flows that sent something between two moments.
+    fn alive(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = FlowNo> {
+        self.spans
+            .iter()
+            .filter(move |(_, (first, last))| *first <= to && *last >= from)
+            .map(|(flow, _)| *flow)
+    }
+
+    /// Episodes that were too many to keep.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+fn keep_shift(list: &mut Vec<Episode<Shift>>, episode: Episode<Shift>) -> u64 {
+    let mut dropped = 0;
+    keep(list, episode, &mut dropped, |e| e.what.after.abs_diff(e.what.before));
+    dropped
+}
+
+/// Keeps an episode; where there are too many, the smallest one goes, so that the largest stay whatever the night brings.
+fn keep<T: Copy>(
+    list: &mut Vec<Episode<T>>,
+    episode: Episode<T>,
+    dropped: &mut u64,
+    size: impl Fn(&Episode<T>) -> u64,
+) {
+    if list.len() < MAX_EPISODES {
+        list.push(episode);
+        return;
+    }
+    *dropped += 1;
+    let smallest =
+        list.iter().enumerate().min_by_key(|(_, kept)| size(kept)).map(|(at, kept)| (at, size(kept)));
+    if let Some((at, least)) = smallest
+        && least < size(&episode)
+    {
+        list.remove(at);
+        list.push(episode);
+    }
+}
+
+#[cfg(test)]
+mod tests;
