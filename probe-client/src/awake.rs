@@ -31,7 +31,12 @@ impl Awake {
             command
         } else {
             let mut command = Command::new("systemd-inhibit");
-            command.args(["--what=sleep:idle", "--who=probe-client", "--why=A soak is being measured", "--mode=block"]);
+            command.args([
+                "--what=sleep:idle",
+                "--who=probe-client",
+                "--why=A soak is being measured",
+                "--mode=block",
+            ]);
             command
         };
         // Says so once it runs, and ends when its input does.

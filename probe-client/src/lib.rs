@@ -2,6 +2,7 @@
 //!
 //! Data runs one way: [`plan`] -> [`engine`] <-> drivers -> observations -> analysis -> report.
 
+pub mod awake;
 pub mod check;
 pub mod cli;
 pub mod driver;

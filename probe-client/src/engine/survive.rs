@@ -52,7 +52,7 @@ impl Engine {
                 self.wall_offset = self.wall_offset.saturating_add(*by);
             }
             HostFault::Stalled => self.forgive(to),
-            HostFault::ReceiveOverflow(_) => {}
+            HostFault::ReceiveOverflow(_) | HostFault::NotRunning | HostFault::NotRecorded(_) => {}
             HostFault::SendFailed(_) | HostFault::ListenerStalled => return self.gather(from, to, what),
             HostFault::InterfaceChanged { old, new } => {
                 self.exclude_between(from, to, Excluded::InterfaceChanged);

@@ -262,6 +262,8 @@ fn excluded(why: Excluded) -> &'static str {
         Excluded::ReceiveOverflow => "receive-overflow",
         Excluded::ListenerOverflow => "listener-overflow",
         Excluded::RunEnded => "run-ended",
+        Excluded::InterfaceChanged => "interface-changed",
+        Excluded::Experiment => "experiment",
     }
 }
 

@@ -435,7 +435,7 @@ fn reply(times: &ReplyTimes, marks: u64) -> ProbeReply {
 }
 
 /// The codes of fates, in files forever.
-const FATES: [Fate; 9] = [
+const FATES: [Fate; 11] = [
     Fate::Received,
     Fate::LostUp,
     Fate::LostDown,
@@ -445,6 +445,8 @@ const FATES: [Fate; 9] = [
     Fate::Excluded(Excluded::ReceiveOverflow),
     Fate::Excluded(Excluded::ListenerOverflow),
     Fate::Excluded(Excluded::RunEnded),
+    Fate::Excluded(Excluded::InterfaceChanged),
+    Fate::Excluded(Excluded::Experiment),
 ];
 
 fn fate_code(fate: Fate) -> u8 {
@@ -458,6 +460,8 @@ fn fate_code(fate: Fate) -> u8 {
         Fate::Excluded(Excluded::ReceiveOverflow) => 6,
         Fate::Excluded(Excluded::ListenerOverflow) => 7,
         Fate::Excluded(Excluded::RunEnded) => 8,
+        Fate::Excluded(Excluded::InterfaceChanged) => 9,
+        Fate::Excluded(Excluded::Experiment) => 10,
     }
 }
 

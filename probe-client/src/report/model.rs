@@ -1,8 +1,8 @@
 //! What is reported of a run, in the shape that other programs read. What was not measured is null.
 
 use probe_analysis::model::{
-    AddressReachability, ClockSummary, FlowSummary, Instrument, Meanwhile, PathMtuSummary, PathSummary, Reachability,
-    Recovery, Refused, Verdict,
+    AddressReachability, ClockSummary, FlowSummary, Instrument, Meanwhile, PathMtuSummary, PathSummary,
+    Reachability, Recovery, Refused, Verdict,
 };
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Finding};
