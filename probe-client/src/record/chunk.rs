@@ -187,7 +187,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Probe>, ChunkError> {
     let trend = Trend { at: take_unsigned(rest)?, offset: take_signed(rest)?, gain: take_signed(rest)? };
     let columns = Columns::read(rest, count)?;
     let by_flow = columns.probes(&heads, step, trend)?;
-    merge(by_flow, &heads, &columns.order)
+    merge(&by_flow, &heads, &columns.order)
 }
 
 impl Columns {
@@ -349,7 +349,7 @@ fn order(probes: &[Probe], by_flow: &BTreeMap<FlowNo, Vec<&Probe>>) -> Vec<u32> 
 }
 
 /// Brings probes that stand flow by flow into the order that `order` tells.
-fn merge(by_flow: Vec<Probe>, heads: &[Head], order: &[u32]) -> Result<Vec<Probe>, ChunkError> {
+fn merge(by_flow: &[Probe], heads: &[Head], order: &[u32]) -> Result<Vec<Probe>, ChunkError> {
     let mut ranges = Vec::with_capacity(heads.len());
     let mut start = 0;
     for head in heads {

@@ -155,9 +155,12 @@ impl Recorder {
             (_, Err(_)) => room(path, need)?,
         }
         // What is there by now is somebody else's.
-        File::create_new(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => FileError::Exists(path.to_owned()),
-            _ => FileError::Io { path: path.to_owned(), error },
+        File::create_new(path).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                FileError::Exists(path.to_owned())
+            } else {
+                FileError::Io { path: path.to_owned(), error }
+            }
         })?;
         let held = Held::take(path)?;
         let made = Self::prepare(path, about, now);
@@ -251,7 +254,7 @@ impl Recorder {
                 .query_row("SELECT started FROM segments ORDER BY number LIMIT 1", [], |row| row.get(0))
                 .map_err(failed)?;
             let began: Clocks =
-                serde_json::from_str(&started).map_err(|error| FileError::damaged(path, error))?;
+                serde_json::from_str(&started).map_err(|error| FileError::damaged(path, &error))?;
             (about.resolution, recording.segments(), began)
         };
         let last = past.last.unwrap_or(began.at);
@@ -559,7 +562,6 @@ impl Writer {
 }
 
 fn in_words(error: &rusqlite::Error) -> String {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "SQLite may add codes at any time")]
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk was full".to_owned(),
         Some(ErrorCode::SystemIoFailure) => "the disk refused to write".to_owned(),

@@ -116,7 +116,7 @@ impl Recording {
         let mut found = query.query([]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
             let body: Vec<u8> = row.get(0).map_err(failed)?;
-            let rows = seconds::decode(&body).map_err(|error| FileError::damaged(&self.path, error))?;
+            let rows = seconds::decode(&body).map_err(|error| FileError::damaged(&self.path, &error))?;
             rows.iter().for_each(&mut each);
         }
         // What is not folded yet has no figures yet.
@@ -127,7 +127,7 @@ impl Recording {
         let mut found = query.query([]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
             let body: Vec<u8> = row.get(0).map_err(failed)?;
-            let probes = chunk::decode(&body).map_err(|error| FileError::damaged(&self.path, error))?;
+            let probes = chunk::decode(&body).map_err(|error| FileError::damaged(&self.path, &error))?;
             seconds::sum(&probes).iter().for_each(&mut each);
         }
         Ok(())
@@ -147,7 +147,7 @@ impl Recording {
         let mut found = query.query(rusqlite::params_from_iter(kinds)).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
             let observation = row_of(row).map_err(failed)?.read();
-            see(&observation.map_err(|error| FileError::damaged(&self.path, error))?);
+            see(&observation.map_err(|error| FileError::damaged(&self.path, &error))?);
         }
         Ok(())
     }
@@ -165,8 +165,8 @@ fn about(path: &Path, connection: &Connection) -> Result<About, FileError> {
             .map_err(|error| FileError::database(path, error))
     };
     let need =
-        |key: &str| get(key)?.ok_or_else(|| FileError::damaged(path, format!("it does not say its {key}")));
-    let wrong = |key: &str| FileError::damaged(path, format!("its {key} is none"));
+        |key: &str| get(key)?.ok_or_else(|| FileError::damaged(path, &format!("it does not say its {key}")));
+    let wrong = |key: &str| FileError::damaged(path, &format!("its {key} is none"));
     let id = connection
         .query_row("SELECT session FROM segments ORDER BY number LIMIT 1", [], |row| row.get(0))
         .optional()
@@ -261,7 +261,7 @@ impl Observations<'_> {
                 self.skipped += 1;
                 Ok(None)
             }
-            Err(error) => Err(FileError::damaged(&self.recording.path, error)),
+            Err(error) => Err(FileError::damaged(&self.recording.path, &error)),
         }
     }
 
@@ -293,9 +293,9 @@ impl Observations<'_> {
             self.chunks_over = true;
             return Ok(());
         };
-        let probes = chunk::decode(&body).map_err(|error| FileError::damaged(path, error))?;
+        let probes = chunk::decode(&body).map_err(|error| FileError::damaged(path, &error))?;
         if probes.len() as i64 != count || probes.is_empty() {
-            return Err(FileError::damaged(path, "a chunk holds another number of probes than it says"));
+            return Err(FileError::damaged(path, &"a chunk holds another number of probes than it says"));
         }
         self.probes = probes.into_iter();
         self.chunk_after = first;
@@ -338,7 +338,7 @@ impl Observations<'_> {
             .map_err(|error| FileError::database(path, error))?;
         match found {
             Some((first, body)) => {
-                let rows = rows::unpack(&body).map_err(|error| FileError::damaged(path, error))?;
+                let rows = rows::unpack(&body).map_err(|error| FileError::damaged(path, &error))?;
                 self.packed = rows.into();
                 self.packed_after = first;
             }

@@ -171,14 +171,13 @@ impl FileError {
         }
     }
 
-    pub(super) fn damaged(path: &Path, says: impl ToString) -> Self {
-        Self::Damaged { path: path.to_owned(), says: says.to_string() }
+    pub(super) fn damaged(path: &Path, says: &dyn std::fmt::Display) -> Self {
+        Self::Damaged { path: path.to_owned(), says: format!("{says}") }
     }
 
     /// What an error of SQLite means for a file.
     pub(super) fn database(path: &Path, error: rusqlite::Error) -> Self {
         let path = path.to_owned();
-        #[expect(clippy::wildcard_enum_match_arm, reason = "SQLite may add codes at any time")]
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::Foreign(path),
             Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path, says: error.to_string() },

@@ -102,7 +102,7 @@ impl Store {
                 .map_err(|error| FileError::database(&self.path, error))?
         };
         for (first, last, body) in left {
-            let probes = chunk::decode(&body).map_err(|error| FileError::damaged(&self.path, error))?;
+            let probes = chunk::decode(&body).map_err(|error| FileError::damaged(&self.path, &error))?;
             self.committed(first.cast_unsigned(), last.cast_unsigned(), probes);
             if self.unfolded.len() >= FOLD_PROBES {
                 self.fold().map_err(|error| FileError::database(&self.path, error))?;

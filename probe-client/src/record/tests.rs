@@ -258,9 +258,12 @@ fn a_resumed_run_is_one_run_with_its_gap() {
 
     let back = read(&path);
     assert_eq!(back, seen);
-    let gap = back.iter().find_map(|o| match o {
-        Observation::Host(HostEvent { from, to, what: HostFault::NotRunning }) => Some(to.since(*from)),
-        _ => None,
+    let gap = back.iter().find_map(|o| {
+        if let Observation::Host(HostEvent { from, to, what: HostFault::NotRunning }) = o {
+            Some(to.since(*from))
+        } else {
+            None
+        }
     });
     let gap = gap.unwrap();
     assert!(gap > Duration::from_secs(79) && gap < Duration::from_secs(81), "{gap:?}");

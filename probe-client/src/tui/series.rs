@@ -119,13 +119,22 @@ impl Series {
         match window {
             Some(window) if window <= NEAR_BIN * NEAR as u32 => {
                 let from = now.saturating_sub(window).as_secs();
-                (self.near_first..).zip(&self.near).filter(|(n, _)| *n >= from).map(|(n, bin)| (n as f64 + 0.5, *bin)).collect()
+                (self.near_first..)
+                    .zip(&self.near)
+                    .filter(|(n, _)| *n >= from)
+                    .map(|(n, bin)| (n as f64 + 0.5, *bin))
+                    .collect()
             }
             other => {
                 let length = self.far_bin.unwrap_or(FAR_BIN).as_secs_f64();
                 let from = other.map_or(0.0, |window| now.saturating_sub(window).as_secs_f64() - length);
                 let middle = |n: usize| (n as f64 + 0.5) * length;
-                self.far.iter().enumerate().map(|(n, bin)| (middle(n), *bin)).filter(|(at, _)| *at >= from).collect()
+                self.far
+                    .iter()
+                    .enumerate()
+                    .map(|(n, bin)| (middle(n), *bin))
+                    .filter(|(at, _)| *at >= from)
+                    .collect()
             }
         }
     }

@@ -111,9 +111,9 @@ impl Row {
             Fate::LostUnknown => self.lost_unknown += 1,
         }
         self.sent += 1;
-        let rtt = probe.reply.map(|reply| {
-            reply.kernel.unwrap_or(reply.at).since(probe.sent).saturating_sub(reply.dwell)
-        });
+        let rtt = probe
+            .reply
+            .map(|reply| reply.kernel.unwrap_or(reply.at).since(probe.sent).saturating_sub(reply.dwell));
         self.rtt = rtt.or(self.rtt);
         self.series.add(at, rtt);
     }
