@@ -2,13 +2,23 @@
 
 mod sim_common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use probe_analysis::observation::{Fate, FlowNo, FlowPlanned, Observation};
+use probe_analysis::observation::{
+    End, Excluded, Fate, FlowEnded, FlowNo, FlowOpened, FlowPlanned, HostFault, Observation, Probe, Purpose,
+    Silence,
+};
 use probe_client::plan::{Plan, SoakOptions};
-use sim_common::{assert_true, count, probes, run, secs, topology};
-use tests::sim::{Fault, Setup, setup};
+use probe_protocol::time::Timestamp;
+use probe_protocol::wire::hello::Carrier;
+use sim_common::{assert_true, count, rule, run, secs, topology};
+use tests::packet::Protocol;
+use tests::rules::units::Span;
+use tests::rules::{Action, Every, Match};
+use tests::sim::{Fault, Held, Ran, Setup, World, setup};
+
+const HOUR: u64 = 3600;
 
 fn soak(seed: u64, length: Duration, options: SoakOptions) -> Setup {
     let topology = topology();
@@ -16,33 +26,275 @@ fn soak(seed: u64, length: Duration, options: SoakOptions) -> Setup {
     Setup::of(seed, topology, plan)
 }
 
-fn planned(observations: &[Observation]) -> BTreeMap<FlowNo, FlowPlanned> {
-    let of =
-        |o: &Observation| if let Observation::FlowPlanned(p) = o { Some((p.flow, p.clone())) } else { None };
-    observations.iter().filter_map(of).collect()
+/// As many flows as ever, and few probes: what is shown does not depend on their rate, and the test ends sooner.
+fn slow(probes_per_second: u32) -> SoakOptions {
+    SoakOptions { probes_per_second, fresh_every: secs(300), ..SoakOptions::default() }
+}
+
+/// What a run told, but for its probes, which are counted.
+#[derive(Default)]
+struct Told {
+    planned: BTreeMap<FlowNo, FlowPlanned>,
+    opened: BTreeMap<FlowNo, FlowOpened>,
+    ended: BTreeMap<FlowNo, FlowEnded>,
+    silences: Vec<Silence>,
+    others: Vec<Observation>,
+    fates: BTreeMap<&'static str, u64>,
+    settled: BTreeSet<(FlowNo, u64)>,
+}
+
+impl Told {
+    fn see(&mut self, observation: Observation) {
+        match observation {
+            Observation::Probe(probe) => self.probe(&probe),
+            Observation::FlowPlanned(o) => {
+                let flow = o.flow;
+                assert!(self.planned.insert(flow, o).is_none(), "{flow:?} is planned twice");
+            }
+            Observation::FlowOpened(o) => drop(self.opened.entry(o.flow).or_insert(o)),
+            Observation::FlowEnded(o) => {
+                let flow = o.flow;
+                assert!(self.ended.insert(flow, o).is_none(), "{flow:?} ends twice");
+            }
+            Observation::Silence(o) => self.silences.push(o),
+            other => self.others.push(other),
+        }
+    }
+
+    fn probe(&mut self, probe: &Probe) {
+        assert!(self.settled.insert((probe.flow, probe.seq)), "settled twice: {probe:?}");
+        let fate = match probe.fate {
+            Fate::Received => "received",
+            Fate::LostUp => "lost up",
+            Fate::LostDown => "lost down",
+            Fate::LostUnknown => "unknown",
+            Fate::Excluded(Excluded::Experiment) => "experiment",
+            Fate::Excluded(Excluded::Suspended) => "suspended",
+            Fate::Excluded(_) => "excluded",
+        };
+        *self.fates.entry(fate).or_default() += 1;
+    }
+
+    fn of(&self, carrier: Carrier, purpose: Purpose) -> Vec<&FlowPlanned> {
+        self.planned.values().filter(|p| p.carrier == carrier && p.purpose == purpose).collect()
+    }
+}
+
+fn night(setup: Setup) -> (Told, Ran) {
+    let mut told = Told::default();
+    let began = std::time::Instant::now();
+    let ran = World::new(setup).unwrap().run(None, &mut |o| told.see(o)).unwrap();
+    println!(
+        "{:?} simulated in {:?}: {} flows, {:?}, held {:?}",
+        ran.took,
+        began.elapsed(),
+        told.planned.len(),
+        told.fates,
+        ran.held
+    );
+    (told, ran)
+}
+
+/// What the engine holds in its last whole hours is what it held in its first ones.
+fn assert_flat(held: &[Held]) {
+    let most = |hours: &[Held]| {
+        hours.iter().fold(Held::default(), |a, b| Held {
+            flows: a.flows.max(b.flows),
+            probes: a.probes.max(b.probes),
+            entries: a.entries.max(b.entries),
+        })
+    };
+    let (early, late) = (most(&held[..3]), most(&held[held.len() - 3..]));
+    assert!(late.flows <= early.flows * 5 / 4, "{early:?} {late:?}");
+    assert!(late.probes <= early.probes * 3 / 2, "{early:?} {late:?}");
+    assert!(late.entries <= early.entries * 3 / 2, "{early:?} {late:?}");
 }
 
 #[test]
 fn a_clean_soak_opens_everything_and_loses_nothing() {
-    let (observations, ran) = run(soak(1, secs(600), SoakOptions::default()));
+    let (observations, ran) = run(soak(1, secs(300), SoakOptions::default()));
     assert_true(&observations, &ran);
-    assert_eq!(count(&observations, |f| matches!(f, Fate::LostUp | Fate::LostDown | Fate::LostUnknown)), 0);
-    let planned = planned(&observations);
-    let silences = observations.iter().filter(|o| matches!(o, Observation::Silence(_))).count();
-    assert_eq!(silences, 0);
-    assert!(planned.values().all(|p| p.replaces.is_none()));
-    for o in &observations {
-        if let Observation::IdleGap(gap) = o {
-            println!("{gap:?} {}", planned[&gap.flow].name);
-        }
+    let lost = |f| matches!(f, Fate::LostUp | Fate::LostDown | Fate::LostUnknown);
+    assert_eq!(count(&observations, lost), 0);
+    let mut told = Told::default();
+    observations.into_iter().for_each(|o| told.see(o));
+    assert!(told.silences.is_empty() && told.planned.values().all(|p| p.replaces.is_none()));
+    for carrier in [Carrier::Tcp, Carrier::Tls, Carrier::Quic, Carrier::QuicInverse] {
+        assert_eq!(told.of(carrier, Purpose::Old).len(), 6, "{carrier:?}");
     }
-    println!("{} probes", probes(&observations).len());
+    assert_eq!(told.of(Carrier::Udp, Purpose::Old).len(), 24);
+    assert_eq!(told.opened.len(), told.planned.len());
+    assert!(told.of(Carrier::Udp, Purpose::Fresh).len() >= 2);
 }
 
 #[test]
 fn a_restarted_listener_is_survived_by_every_class() {
     let restart = Fault::RestartListener { at: secs(100), gap: secs(5) };
     let (observations, ran) =
-        run(Setup { faults: vec![restart], ..soak(2, secs(300), SoakOptions::default()) });
+        run(Setup { faults: vec![restart], ..soak(2, secs(240), SoakOptions::default()) });
     assert_true(&observations, &ran);
+    let restarts: Vec<_> = observations
+        .iter()
+        .filter_map(|o| if let Observation::ListenerRestarted(r) = o { Some(*r) } else { None })
+        .collect();
+    assert_eq!(restarts.len(), 1, "{restarts:?}");
+    // Every place is filled again, on the new boot, and loses nothing there.
+    let late = restarts[0].at + secs(90);
+    let mut told = Told::default();
+    let mut after = BTreeMap::new();
+    for observation in observations {
+        if let Observation::Probe(probe) = &observation
+            && probe.sent > late
+        {
+            assert!(matches!(probe.fate, Fate::Received | Fate::Excluded(Excluded::Experiment)), "{probe:?}");
+            *after.entry(probe.flow).or_insert(0u32) += 1;
+        }
+        told.see(observation);
+    }
+    for carrier in [Carrier::Tcp, Carrier::Tls, Carrier::Quic, Carrier::QuicInverse] {
+        let alive = told.of(carrier, Purpose::Old).iter().filter(|p| after.contains_key(&p.flow)).count();
+        assert_eq!(alive, 6, "{carrier:?}");
+    }
+    assert_eq!(told.of(Carrier::Udp, Purpose::Old).len(), 24, "UDP flows open again under their number");
+}
+
+#[test]
+fn one_dead_port_is_followed_at_once_and_its_successor_works_while_it_is_dead() {
+    // From a minute on, a tenth of the flows that are open by then are dropped for good.
+    let matches = Match {
+        after: Some(Span::secs(60)),
+        began_before: Some(Span::secs(20)),
+        protocol: vec![Protocol::Udp],
+        flow_share: Some(0.2),
+        ..Match::default()
+    };
+    let dead = rule("dead", matches, Action::Drop {});
+    let (observations, ran) = run(Setup { rules: vec![dead], ..soak(3, secs(240), SoakOptions::default()) });
+    assert_true(&observations, &ran);
+    let mut told = Told::default();
+    observations.into_iter().for_each(|o| told.see(o));
+    let successors: Vec<_> = told.planned.values().filter(|p| p.replaces.is_some()).collect();
+    assert!(!successors.is_empty());
+    for planned in &successors {
+        let old = planned.replaces.unwrap();
+        let before = &told.planned[&old];
+        assert_eq!(
+            (before.carrier, before.dress, before.size, before.interval, before.purpose),
+            (planned.carrier, planned.dress, planned.size, planned.interval, planned.purpose)
+        );
+        let silence = told.silences.iter().find(|s| s.flow == old && !s.over).unwrap();
+        let opened = told.opened.get(&planned.flow).unwrap();
+        let ended = told.ended.get(&old).unwrap();
+        // At once, and while the old one is watched: it is kept a minute longer.
+        assert!(opened.at.since(silence.at) < secs(3), "{planned:?}");
+        assert_eq!(ended.end, End::TimedOut);
+        let watched = ended.at.since(silence.at);
+        // QUIC gives up by itself after a minute without a word.
+        let least = if planned.carrier == Carrier::Udp { 60 } else { 40 };
+        assert!(watched >= secs(least) && watched < secs(65), "{planned:?} {watched:?}");
+    }
+    // Nobody else was touched.
+    let dead: BTreeSet<_> = successors.iter().filter_map(|p| p.replaces).collect();
+    assert!(told.silences.iter().all(|s| dead.contains(&s.flow)), "{:?}", told.silences);
+}
+
+#[test]
+fn an_hour_without_a_path_is_placed_probe_by_probe() {
+    let dark = Every { period: Span::secs(1_000_000), length: Span::secs(HOUR), first: Span::secs(600) };
+    let blackout = rule("blackout", Match { every: Some(dark), ..Match::default() }, Action::Drop {});
+    let setup = Setup { rules: vec![blackout], ..soak(4, secs(2 * HOUR), slow(20)) };
+    let (observations, ran) = run(setup);
+    assert_true(&observations, &ran);
+    println!("held {:?}", ran.held);
+    let mut told = Told::default();
+    observations.into_iter().for_each(|o| told.see(o));
+    println!("{:?}", told.fates);
+    // All that was lost was lost on the way up, and the ledger says so of each.
+    let really = ran.truth.probes().filter(|(_, _, way)| way.up == 0).count() as u64;
+    assert!(really > 3000, "{really}");
+    let lost_up = told.fates["lost up"];
+    assert!(lost_up >= really * 99 / 100 && !told.fates.contains_key("unknown"), "{lost_up} of {really}");
+    // Few ports are tried while nothing is heard: an hour holds 180 canaries at most.
+    let (from, to) = (1000 + 600 + 30, 1000 + 600 + HOUR);
+    let during = |at: Timestamp| (from..to).contains(&(at.as_nanos() / 1_000_000_000));
+    let tried: Vec<_> = told.planned.values().filter(|p| during(p.at)).collect();
+    let canaries = tried.iter().filter(|p| p.purpose == Purpose::Old).count();
+    assert!((60..=181).contains(&canaries), "{canaries}");
+    assert!(tried.iter().all(|p| p.purpose != Purpose::Fresh), "{tried:?}");
+    // And within minutes of its end every place is filled again.
+    let alive = told.planned.values().filter(|p| {
+        let lives = told.ended.get(&p.flow).is_none_or(|e| e.end == End::Finished);
+        p.purpose == Purpose::Old && lives && told.opened.contains_key(&p.flow)
+    });
+    let places: BTreeSet<&str> = alive.map(|p| p.name.split('#').next().unwrap()).collect();
+    assert_eq!(places.len(), 48, "{places:?}");
+}
+
+#[test]
+fn a_sleep_and_a_clock_that_is_set_are_the_host_s_own() {
+    let faults = vec![
+        Fault::SetClientClock { at: secs(60), by_ns: 3_600_000_000_000 },
+        Fault::SuspendClient { at: secs(120), length: secs(1200) },
+        Fault::SetClientClock { at: secs(1400), by_ns: -7_200_000_000_000 },
+    ];
+    let (observations, ran) = run(Setup { faults, ..soak(5, secs(1600), slow(40)) });
+    assert_true(&observations, &ran);
+    let mut told = Told::default();
+    observations.into_iter().for_each(|o| told.see(o));
+    let host = |o: &Observation| if let Observation::Host(event) = o { Some(event.clone()) } else { None };
+    let host: Vec<_> = told.others.iter().filter_map(host).collect();
+    let steps: Vec<i64> = host
+        .iter()
+        .filter_map(|e| if let HostFault::ClockStepped(by) = e.what { Some(by) } else { None })
+        .collect();
+    assert_eq!(steps, [3_600_000_000_000, -7_200_000_000_000], "{host:?}");
+    let slept: Vec<_> = host.iter().filter(|e| e.what == HostFault::Suspended).collect();
+    assert_eq!(slept.len(), 1);
+    assert!(slept[0].to.since(slept[0].from) >= secs(1200), "{slept:?}");
+    for fate in ["lost up", "lost down", "unknown"] {
+        assert!(!told.fates.contains_key(fate), "{:?}", told.fates);
+    }
+    // Nothing died of it but what the listener's or a router's own patience ended.
+    assert!(told.silences.is_empty(), "{:?}", told.silences);
+}
+
+#[test]
+fn a_night_with_a_classifier_and_a_new_address_stays_flat() {
+    let quic = Match {
+        protocol: vec![Protocol::Udp],
+        quic: Some(tests::rules::ServerName::default()),
+        age_over: Some(Span::secs(3 * HOUR)),
+        ..Match::default()
+    };
+    let kill = rule("classifier", quic, Action::Drop {});
+    let lease = Match { after: Some(Span::secs(7 * HOUR)), ..Match::default() };
+    let lease =
+        rule("lease", lease, Action::Rebind { address: Some("203.0.113.99".parse().unwrap()), port_step: 0 });
+    let setup = Setup { rules: vec![kill, lease], keep_truth: false, ..soak(6, secs(12 * HOUR), slow(4)) };
+    let (told, ran) = night(setup);
+    assert_flat(&ran.held);
+    // Each QUIC flow that could grow so old died at three hours, and was followed.
+    let mut ages = Vec::new();
+    for planned in told.of(Carrier::Quic, Purpose::Old) {
+        let (Some(opened), Some(ended)) = (told.opened.get(&planned.flow), told.ended.get(&planned.flow))
+        else {
+            continue;
+        };
+        let silence = told.silences.iter().find(|s| s.flow == planned.flow && !s.over);
+        let last = silence.map_or(ended.at, |s| s.since);
+        if ended.end != End::Finished {
+            ages.push(last.since(opened.at).as_secs());
+        }
+    }
+    println!("{ages:?}");
+    let of_age = ages.iter().filter(|age| (3 * HOUR - 300..=3 * HOUR + 300).contains(*age)).count();
+    assert!(of_age >= 12, "{ages:?}");
+    // Its twin lives.
+    let inverse = told.of(Carrier::QuicInverse, Purpose::Old);
+    assert!(inverse.iter().all(|p| {
+        let end = &told.ended[&p.flow];
+        end.end == End::Finished || end.at.as_nanos() / 1_000_000_000 >= 1000 + 7 * HOUR
+    }));
+    let moved = told.others.iter().filter(|o| matches!(o, Observation::Moved(_))).count();
+    assert!(moved >= 24, "{moved}");
 }

@@ -657,7 +657,13 @@ impl Engine {
                 // A long run waits for its path to come back, where there was one.
                 let there = self.flows.values().any(Flow::is_open)
                     || (self.plan.long && self.session_since.is_some());
-                let next = if there { self.plan.measure } else { Duration::ZERO };
+                // And it is over when it said it would be, however soon everything was open.
+                let whole = self.started + self.plan.reach + self.plan.measure;
+                let next = match (there, self.plan.long) {
+                    (false, _) => Duration::ZERO,
+                    (true, true) => whole.since(now),
+                    (true, false) => self.plan.measure,
+                };
                 self.enter(now, Phase::Measure, next);
             }
             Phase::Measure => {

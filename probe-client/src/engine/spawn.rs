@@ -323,7 +323,8 @@ impl Engine {
             if !(self.plan.long || short) || ago < waits {
                 continue;
             }
-            let too_long = ago >= SETTLE_LIMIT && !self.is_out(now);
+            let asked = now.since(ended.max(self.back_since()));
+            let too_long = asked >= SETTLE_LIMIT && !self.is_out(now);
             let unsettled = !flow.pending.is_empty() || !flow.taps.is_accounted();
             if unsettled && !too_long {
                 continue;

@@ -35,13 +35,15 @@ const WEIGHT: f64 = 0.02;
 pub(super) struct Vigil {
     /// When anything was heard last.
     heard: Timestamp,
+    /// Since when the path is there, as far as is known.
+    back: Timestamp,
     out_after: Duration,
 }
 
 impl Vigil {
     pub(super) fn new(plan: &Plan, now: Timestamp) -> Self {
         let interval = plan.shortest_interval().unwrap_or_default();
-        Self { heard: now, out_after: OUT.max(interval * 4) }
+        Self { heard: now, back: now, out_after: OUT.max(interval * 4) }
     }
 }
 
@@ -103,7 +105,13 @@ impl Engine {
         }
     }
 
+    /// Since when the path is there, as far as is known.
+    pub(super) fn back_since(&self) -> Timestamp {
+        self.vigil.back
+    }
+
     fn path_is_back(&mut self, now: Timestamp, silence: Duration) {
+        self.vigil.back = now;
         // Who stays silent from now on is judged from now on.
         for no in self.numbers() {
             let Some(flow) = self.flows.get_mut(&no) else { continue };
@@ -111,7 +119,9 @@ impl Engine {
             let thinned = silence >= THIN && self.plan.long;
             if thinned && flow.is_open() && flow.probe_at.is_some() && !flow.interval.is_zero() {
                 let interval = flow.interval.as_nanos().max(1) as u64;
-                let at = now + Duration::from_nanos(flow.shift % interval);
+                // Never sooner than the plan says after the last one.
+                let last = flow.pending.back().map_or(now, |p| p.scheduled + flow.interval);
+                let at = (now + Duration::from_nanos(flow.shift % interval)).max(last);
                 self.schedule_probe(no, at);
             }
         }

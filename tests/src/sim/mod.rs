@@ -35,4 +35,4 @@ mod world;
 pub use certificate::CertificateError;
 pub use setup::{Fault, Hosts, Listening, Setup};
 pub use truth::{Truth, Way};
-pub use world::{Ran, SimError, World, simulate};
+pub use world::{Held, Ran, SimError, World, simulate};

@@ -125,6 +125,18 @@ pub struct World {
     ready: Vec<(Port, Packet)>,
     overflowed: u64,
     steps: u64,
+    held: Vec<Held>,
+}
+
+/// The most that the client's engine held at once within one hour of simulated time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Flows.
+    pub flows: usize,
+    /// Probes that were not settled.
+    pub probes: usize,
+    /// Timers, requests and the like.
+    pub entries: usize,
 }
 
 /// What is left of a run beside its observations.
@@ -146,6 +158,8 @@ pub struct Ran {
     pub steps: u64,
     /// Packets for which a link had no room.
     pub overflowed: u64,
+    /// What the client's engine held, hour by hour.
+    pub held: Vec<Held>,
 }
 
 impl World {
@@ -207,6 +221,7 @@ impl World {
             ready: Vec::new(),
             overflowed: 0,
             steps: 0,
+            held: Vec::new(),
             setup,
         };
         world.lay_faults();
@@ -279,6 +294,7 @@ impl World {
             took,
             steps: self.steps,
             overflowed: self.overflowed,
+            held: self.held,
         })
     }
 
@@ -327,7 +343,24 @@ impl World {
         if self.client.next() <= self.now {
             self.wake_client(see);
         }
+        // Now and then: looking costs as much as serving.
+        if self.steps.is_multiple_of(512) {
+            self.look_at_held();
+        }
         true
+    }
+
+    fn look_at_held(&mut self) {
+        let hour = (self.now.since(START).as_secs() / 3600) as usize;
+        if self.held.len() <= hour {
+            self.held.resize(hour + 1, Held::default());
+        }
+        let engine = &self.client.engine;
+        if let Some(held) = self.held.last_mut() {
+            held.flows = held.flows.max(engine.flows_held());
+            held.probes = held.probes.max(engine.probes_held());
+            held.entries = held.entries.max(engine.entries_held());
+        }
     }
 
     fn moment(&self) -> Moment {
