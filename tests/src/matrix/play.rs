@@ -5,12 +5,14 @@ use std::time::Duration;
 use probe_analysis::observation::Observation;
 use probe_analysis::{Evidence, analyse};
 use probe_client::cli::Exit;
-use probe_client::plan::{Depth, Plan};
+use probe_client::plan::check_load::DEFAULT_RATE;
+use probe_client::plan::{Depth, Plan, SoakOptions};
 use probe_client::report::{Origin, build, json};
 use probe_protocol::finding::Severity;
 
+use crate::rules::units::{BitRate, Span};
 use crate::scenario::judge::{Judgement, Report};
-use crate::scenario::{Event, ListenerKind, Network, PlanKind, Scenario};
+use crate::scenario::{self, Event, ListenerKind, Network, PlanKind, Scenario};
 use crate::sim::{Fault, Listening, Setup, SimError, World, setup};
 
 /// Of runs up to this length the truth of every probe is kept, and held against what is believed of it.
@@ -25,6 +27,9 @@ pub enum NotPlayed {
     /// Its plan does not exist yet, or has no network to run in.
     #[error("there is no plan for `{0}` to simulate yet")]
     NoPlan(&'static str),
+    /// An argument of its plan is not as the command would have it.
+    #[error("`{0}` is followed by what it does not take")]
+    Argument(&'static str),
     /// The simulation failed.
     #[error(transparent)]
     Sim(#[from] SimError),
@@ -84,16 +89,23 @@ pub fn play(scenario: &Scenario, seed: u64) -> Result<Played, NotPlayed> {
 pub fn setup_of(scenario: &Scenario, seed: u64) -> Result<Setup, NotPlayed> {
     let plan = &scenario.plan;
     let targets = [setup::target(&scenario.topology)];
-    let quick = plan.arguments.iter().any(|a| a == "--quick");
-    let depth = if quick { Depth::Quick } else { Depth::Normal };
-    let mut laid = Plan::check(&targets, plan.invited, depth);
-    match plan.kind {
-        PlanKind::Check => {}
-        // Until the plan of `soak` exists, the flows of `check` stand in for it, for so long.
-        PlanKind::Soak => laid.measure = plan.length.map_or(Duration::from_secs(60), |length| length.0),
+    let has = |flag: &str| plan.arguments.iter().any(|a| a == flag);
+    let depth = if has("--quick") { Depth::Quick } else { Depth::Normal };
+    let laid = match plan.kind {
+        PlanKind::Check => {
+            let load = (!has("--no-load")).then_some(rate(plan)?.unwrap_or(DEFAULT_RATE));
+            Plan::check_with_load(&targets, plan.invited, depth, load)
+        }
+        PlanKind::Soak => {
+            let defaults = SoakOptions::default();
+            let length = Some(plan.length.map_or(Duration::from_secs(60), |length| length.0));
+            let fresh_every = span(plan, "--fresh-every")?.unwrap_or(defaults.fresh_every);
+            let options = SoakOptions { length, invited: plan.invited, fresh_every, ..defaults };
+            Plan::soak(&targets, &options)
+        }
         PlanKind::Rehearse => return Err(NotPlayed::NoPlan("rehearse")),
         PlanKind::Doctor => return Err(NotPlayed::NoPlan("doctor")),
-    }
+    };
     let listening = match scenario.listener.kind {
         ListenerKind::ProbeServer => Listening::ProbeServer,
         ListenerKind::Nothing => Listening::Nothing,
@@ -107,6 +119,22 @@ pub fn setup_of(scenario: &Scenario, seed: u64) -> Result<Setup, NotPlayed> {
         keep_truth: laid.duration() <= JUDGED_UP_TO,
         ..Setup::of(seed, scenario.topology.clone(), laid)
     })
+}
+
+/// What follows a flag.
+fn argument<'a>(plan: &'a scenario::Plan, flag: &str) -> Option<&'a str> {
+    let at = plan.arguments.iter().position(|a| a == flag)?;
+    plan.arguments.get(at + 1).map(String::as_str)
+}
+
+fn span(plan: &scenario::Plan, flag: &'static str) -> Result<Option<Duration>, NotPlayed> {
+    let Some(text) = argument(plan, flag) else { return Ok(None) };
+    text.parse::<Span>().map(|span| Some(span.0)).map_err(|_| NotPlayed::Argument(flag))
+}
+
+fn rate(plan: &scenario::Plan) -> Result<Option<u64>, NotPlayed> {
+    let Some(text) = argument(plan, "--rate") else { return Ok(None) };
+    text.parse::<BitRate>().map(|rate| Some(rate.0)).map_err(|_| NotPlayed::Argument("--rate"))
 }
 
 fn fault(event: &Event) -> Fault {

@@ -1,6 +1,9 @@
-//! Cutting IPv4 packets for a link that is too small for them (RFC 791, section 3.2).
+//! Cutting IPv4 packets for a link that is too small for them, and putting them together again (RFC 791, section 3.2).
 
-use super::{Packet, checksum};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use super::{Packet, Part, checksum};
 
 /// The fragments of an IPv4 packet for a link of `mtu` bytes. `None` where it must not be cut (IPv6, DF), needs no
 /// cutting, or the link is too small for any.
@@ -33,4 +36,61 @@ pub fn cut(packet: &Packet, mtu: usize) -> Option<Vec<Packet>> {
         out.push(Packet::parse(bytes).ok()?);
     }
     Some(out)
+}
+
+/// Datagrams that wait for their missing pieces, at most; beyond, all are given up.
+const MAX_WAITING: usize = 1024;
+
+/// Puts the fragments of IPv4 packets together again.
+#[derive(Debug, Default)]
+pub struct Reassembly {
+    waiting: HashMap<(IpAddr, IpAddr, u32), BTreeMap<u16, Packet>>,
+}
+
+impl Reassembly {
+    /// Takes a packet in; gives it back where it is whole, or where it was the last missing piece of one.
+    pub fn take(&mut self, packet: Packet) -> Option<Packet> {
+        if packet.part() == Part::Whole {
+            return Some(packet);
+        }
+        if packet.is_v6() {
+            return None;
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            self.waiting.clear();
+        }
+        let key = (packet.source(), packet.destination(), packet.fragment_id()?);
+        let pieces = self.waiting.entry(key).or_default();
+        pieces.insert(super::u16_at(&packet.bytes, 6) & 0x1fff, packet);
+        let whole = join(pieces)?;
+        self.waiting.remove(&key);
+        Some(whole)
+    }
+}
+
+/// The packet that these fragments are of, by offset; none while one is missing.
+fn join(pieces: &BTreeMap<u16, Packet>) -> Option<Packet> {
+    let first = pieces.get(&0)?;
+    let mut bytes = first.bytes[..first.header_length()].to_vec();
+    let (mut next, mut more) = (0, true);
+    for (offset, piece) in pieces {
+        if usize::from(*offset) * 8 != next {
+            return None;
+        }
+        let body = &piece.bytes[piece.header_length()..];
+        bytes.extend_from_slice(body);
+        next += body.len();
+        more = super::u16_at(&piece.bytes, 6) & 0x2000 != 0;
+    }
+    if more {
+        return None;
+    }
+    let length = u16::try_from(bytes.len()).ok()?;
+    let header = first.header_length();
+    bytes[2..4].copy_from_slice(&length.to_be_bytes());
+    bytes[6..8].fill(0);
+    bytes[10..12].fill(0);
+    let sum = !checksum::sum(&bytes[..header]);
+    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+    Packet::parse(bytes).ok()
 }

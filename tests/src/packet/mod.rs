@@ -268,6 +268,18 @@ impl Packet {
         self.layout.v6 || self.bytes[6] & 0x40 != 0
     }
 
+    /// Lets it be fragmented on the way (IPv4): clears DF, and gives it the identification by which its pieces are
+    /// put together again. Nothing happens to an IPv6 packet.
+    pub fn allow_fragments(&mut self, id: u16) {
+        if self.layout.v6 {
+            return;
+        }
+        let old = array::<4>(&self.bytes, 4);
+        let new = [(id >> 8) as u8, id as u8, old[2] & !0x40, old[3]];
+        self.bytes[4..8].copy_from_slice(&new);
+        self.patch_ip_checksum(&old, &new);
+    }
+
     /// What tells the datagrams of one sender apart when they are put together again (IPv4 identification, or the
     /// one in the IPv6 fragment header); `None` for an IPv6 packet that is no fragment.
     pub fn fragment_id(&self) -> Option<u32> {

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use probe_analysis::observation::{FlowNo, HostFault};
+use probe_analysis::observation::{FlowNo, HostFault, ServerNameKind};
+use probe_client::driver::OTHER_NAME;
 use probe_client::engine::{Action, Arrived, Closed, Engine, Event, SendError, Transmit};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
@@ -20,7 +21,8 @@ use super::world::Io;
 use crate::middlebox::HostAddresses;
 use crate::middlebox::topology::LINK_MTU;
 use crate::packet::build::{self, IcmpError};
-use crate::packet::{Packet, Part, Protocol};
+use crate::packet::fragment::{self, Reassembly};
+use crate::packet::{Packet, Protocol};
 
 /// The drivers' own figures: how often clocks are compared, from when on a late wake-up is told, how long they wait at
 /// most.
@@ -30,7 +32,7 @@ const STALL: Duration = Duration::from_millis(50);
 const FORBIDDEN: &str = "Operation not permitted (os error 1)";
 
 enum Socket {
-    Udp { local: SocketAddr, to: SocketAddr },
+    Udp { local: SocketAddr, to: SocketAddr, fragments: bool },
     Stream(Box<ClientStream>),
     Quic(Box<QuicClient>),
 }
@@ -77,6 +79,8 @@ pub(super) struct ClientHost {
     wall_step_ns: i64,
     /// What the host's own firewall lets nobody send.
     forbidden: Vec<Protocol>,
+    reassembly: Reassembly,
+    fragment_id: u16,
     wire: Vec<u8>,
 }
 
@@ -111,6 +115,8 @@ impl ClientHost {
             slept: false,
             wall_step_ns: 0,
             forbidden: Vec::new(),
+            reassembly: Reassembly::default(),
+            fragment_id: 0,
             wire: Vec::new(),
         }
     }
@@ -181,7 +187,12 @@ impl ClientHost {
     /// Takes a packet from the link.
     pub(super) fn deliver(&mut self, now: Timestamp, packet: Packet, io: &mut Io<'_>) {
         self.due = None;
-        if self.asleep == Asleep::Suspended || packet.part() != Part::Whole || !packet.checksums_right() {
+        if self.asleep == Asleep::Suspended {
+            io.truth.refused_by_hosts += 1;
+            return;
+        }
+        let Some(packet) = self.reassembly.take(packet) else { return };
+        if !packet.checksums_right() {
             io.truth.refused_by_hosts += 1;
             return;
         }
@@ -194,11 +205,24 @@ impl ClientHost {
         if self.asleep == Asleep::No {
             self.read_backlog(now, io.truth);
             self.news(now);
+            self.tell_backlogs();
             self.engine.handle_timeout(now);
             self.pump(now, io);
         }
         self.flush(now, io);
         self.forget_touched();
+    }
+
+    /// What the streams that something came on have not handed on yet: no load is added before it has gone.
+    fn tell_backlogs(&mut self) {
+        if !self.engine.has_load() {
+            return;
+        }
+        for no in &self.touched {
+            if let Some(Socket::Stream(stream)) = self.sockets.get(no) {
+                self.engine.stream_backlog(*no, stream.tcp.waiting());
+            }
+        }
     }
 
     fn udp(&mut self, now: Timestamp, packet: Packet, io: &mut Io<'_>) {
@@ -401,7 +425,14 @@ impl ClientHost {
 
     fn act(&mut self, now: Timestamp, action: &Action) {
         match *action {
-            Action::Connect { flow, carrier, to, .. } => self.connect(now, flow, carrier, to),
+            Action::Connect { flow, carrier, to, server_name, fragments } => {
+                let name = match server_name {
+                    // The lab's targets are addresses.
+                    ServerNameKind::Target | ServerNameKind::Absent => None,
+                    ServerNameKind::Other => Some(OTHER_NAME),
+                };
+                self.connect(now, flow, carrier, to, name, fragments);
+            }
             Action::Disconnect { flow } => self.disconnect(now, flow),
             // Nobody said that loads are moved outside.
             Action::Load { .. } | Action::LoadChanged { .. } => {}
@@ -414,7 +445,15 @@ impl ClientHost {
         }
     }
 
-    fn connect(&mut self, now: Timestamp, flow: FlowNo, carrier: Carrier, to: SocketAddr) {
+    fn connect(
+        &mut self,
+        now: Timestamp,
+        flow: FlowNo,
+        carrier: Carrier,
+        to: SocketAddr,
+        name: Option<&str>,
+        fragments: bool,
+    ) {
         self.disconnect(now, flow);
         let protocol = match carrier {
             Carrier::Udp | Carrier::Quic | Carrier::QuicInverse => Protocol::Udp,
@@ -424,17 +463,17 @@ impl ClientHost {
         let made = match carrier {
             // connect(2) says so for TCP; for UDP only sending does.
             Carrier::Tcp | Carrier::Tls if self.forbidden.contains(&protocol) => Err(FORBIDDEN.to_owned()),
-            Carrier::Udp => Ok(Socket::Udp { local, to }),
+            Carrier::Udp => Ok(Socket::Udp { local, to, fragments }),
             Carrier::Tcp | Carrier::Tls => {
                 let tls = (carrier == Carrier::Tls).then_some(&self.tls);
-                ClientStream::open(local, to, tls, self.rng.next_u32(), now)
+                ClientStream::open(local, to, tls, name, self.rng.next_u32(), now)
                     .map(|s| Socket::Stream(Box::new(s)))
             }
             Carrier::Quic | Carrier::QuicInverse => {
                 let inverse = carrier == Carrier::QuicInverse;
                 let mut seed = [0; 32];
                 self.rng.fill_bytes(&mut seed);
-                QuicClient::open(local, to, inverse, seed, now).map(|q| Socket::Quic(Box::new(q)))
+                QuicClient::open(local, to, inverse, name, seed, now).map(|q| Socket::Quic(Box::new(q)))
             }
         };
         match made {
@@ -486,21 +525,31 @@ impl ClientHost {
             Some(Socket::Udp { .. }) if self.forbidden.contains(&Protocol::Udp) => {
                 Err(SendError::Other(FORBIDDEN.to_owned()))
             }
-            Some(Socket::Udp { local, to }) => {
+            Some(Socket::Udp { local, to, fragments }) => {
                 let packet = build::udp(*local, *to, wire);
-                let Some(mut packet) = packet.filter(|p| p.size() <= usize::from(LINK_MTU)) else {
+                let fits = |p: &Packet| p.size() <= usize::from(LINK_MTU) || *fragments;
+                let Some(mut packet) = packet.filter(fits) else {
                     return Err(SendError::TooLong);
                 };
                 packet.set_tos(transmit.tos);
                 if let Some(seq) = transmit.seq {
                     io.truth.sent(now, transmit.flow, seq, wire);
                 }
-                io.out.push(packet);
+                if *fragments {
+                    self.fragment_id = self.fragment_id.wrapping_add(1);
+                    packet.allow_fragments(self.fragment_id);
+                }
+                match fragment::cut(&packet, usize::from(LINK_MTU)) {
+                    Some(pieces) => io.out.extend(pieces),
+                    None => io.out.push(packet),
+                }
                 Ok(())
             }
             Some(Socket::Stream(stream)) => {
                 self.touched.insert(transmit.flow);
-                if stream.send(wire) { Ok(()) } else { Err(SendError::NoRoom) }
+                let sent = stream.send(wire);
+                self.engine.stream_backlog(transmit.flow, stream.tcp.waiting());
+                if sent { Ok(()) } else { Err(SendError::NoRoom) }
             }
             Some(Socket::Quic(quic)) => {
                 self.touched.insert(transmit.flow);

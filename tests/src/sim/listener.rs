@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use probe_protocol::invite::Invite;
 use probe_protocol::time::{Timestamp, WallTime};
-use probe_protocol::wire::MAX_LEN;
+use probe_protocol::wire::id::FlowId;
+use probe_protocol::wire::{HANDSHAKE_LEN, MAX_LEN};
 use probe_server::core::allow::AllowList;
+use probe_server::core::bulk::{BulkJob, BulkRunner};
 use probe_server::core::counters::Counters;
 use probe_server::core::event::{Event, HandedIn, Outbox};
 use probe_server::core::hub::{HubConfig, Identity};
@@ -29,12 +31,16 @@ use super::setup::Listening;
 use super::tcp::Tcp;
 use super::world::Io;
 use crate::middlebox::HostAddresses;
+use crate::middlebox::topology::LINK_MTU;
 use crate::packet::build::{self, IcmpError};
-use crate::packet::{Packet, Part, Protocol, flag};
+use crate::packet::fragment::{self, Reassembly};
+use crate::packet::{Packet, Protocol, flag};
 
 /// The drivers' own figures: how often the core may look after its flows, and close what is over.
 const TICK: Duration = Duration::from_millis(100);
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// Blocks of a load that leave at once.
+const BLOCKS_AT_ONCE: usize = 64;
 
 /// The listener's clocks.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +107,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Takes the loads of UDP flows on; [`ListenerHost::send_loads`] sends them.
+struct Loads(Arc<Mutex<Vec<BulkJob>>>);
+
+impl BulkRunner for Loads {
+    fn run(&mut self, job: BulkJob) -> bool {
+        lock(&self.0).push(job);
+        true
+    }
+
+    fn wake(&mut self, _: FlowId) {}
+}
+
 /// One start of the program.
 pub(super) struct Process {
     pub(super) hub: Arc<Mutex<Hub>>,
@@ -109,6 +127,7 @@ pub(super) struct Process {
     pub(super) boot: u64,
     connections: BTreeMap<SocketAddr, Connection>,
     quic: Vec<QuicServer>,
+    loads: Arc<Mutex<Vec<BulkJob>>>,
     next_tick: Timestamp,
     next_expiry: Timestamp,
 }
@@ -137,6 +156,8 @@ pub(super) struct ListenerHost {
     buffer: Vec<u8>,
     /// When [`wake`](Self::wake) is due, where that is still known.
     due: Option<Timestamp>,
+    reassembly: Reassembly,
+    fragment_id: u16,
     pub(super) boots: Vec<u64>,
 }
 
@@ -176,6 +197,8 @@ impl ListenerHost {
             told: Arc::default(),
             buffer: vec![0; MAX_LEN * 2],
             due: None,
+            reassembly: Reassembly::default(),
+            fragment_id: 0,
             boots: Vec::new(),
         };
         host.start(clock.start);
@@ -224,7 +247,9 @@ impl ListenerHost {
             QuicServer::new(false, demux.straight.clone(), &self.certificate, self.rng.next_u64()),
             QuicServer::new(true, demux.inverse.clone(), &self.certificate, self.rng.next_u64()),
         ];
-        let shard = Shard::new(&hub, demux, None, key);
+        let mut shard = Shard::new(&hub, demux, None, key);
+        let loads = Arc::<Mutex<Vec<BulkJob>>>::default();
+        shard.run_loads(Box::new(Loads(Arc::clone(&loads))));
         self.process = Some(Process {
             hub,
             shard,
@@ -232,6 +257,7 @@ impl ListenerHost {
             boot,
             connections: BTreeMap::new(),
             quic,
+            loads,
             next_tick: now,
             next_expiry: now,
         });
@@ -285,7 +311,11 @@ impl ListenerHost {
         let own = process.connections.values().map(Connection::next);
         let quic = process.quic.iter().map(QuicServer::next);
         let later = self.clock.when(process.shard.next_later());
-        let own = own.chain(quic).chain([later]).filter(|_| !self.stalled);
+        let datagrams =
+            lock(&process.loads).iter().filter_map(|job| lock(&job.transfer).next_deadline()).min();
+        let loads = process.connections.values().map(Connection::load_due).chain(datagrams).min();
+        let loads = loads.map_or(Timestamp::NEVER, |at| self.clock.when(at));
+        let own = own.chain(quic).chain([later, loads]).filter(|_| !self.stalled);
         tcp.chain(own).min().unwrap_or(Timestamp::NEVER)
     }
 
@@ -301,6 +331,7 @@ impl ListenerHost {
             }
         }
         self.send_later(now, io);
+        self.send_loads(now, io);
         self.serve(now, io);
     }
 
@@ -316,17 +347,57 @@ impl ListenerHost {
             let from = SocketAddr::new(from, self.port);
             if let Some(mut packet) = build::udp(from, reply.to, &reply.bytes) {
                 packet.set_tos(reply.tos);
-                io.out.push(packet);
+                if reply.fragments {
+                    self.fragment_id = self.fragment_id.wrapping_add(1);
+                    packet.allow_fragments(self.fragment_id);
+                }
+                match fragment::cut(&packet, usize::from(LINK_MTU)) {
+                    Some(pieces) => io.out.extend(pieces),
+                    // As from the program: what the link does not take is a failure of sending.
+                    None if packet.size() > usize::from(LINK_MTU) => {}
+                    None => io.out.push(packet),
+                }
+            }
+        }
+    }
+
+    /// Sends what is due of the loads of UDP flows, as the threads of the program do.
+    fn send_loads(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        let here = self.clock.at(now);
+        let Some(process) = self.process.as_mut().filter(|_| !self.stalled) else { return };
+        let mut loads = lock(&process.loads);
+        // Nobody else holds a load once its flow is closed.
+        loads.retain(|job| Arc::strong_count(&job.transfer) > 1);
+        for job in loads.iter() {
+            let from = match job.peer {
+                SocketAddr::V4(_) => self.addresses.v4.into(),
+                SocketAddr::V6(_) => self.addresses.v6.into(),
+            };
+            let from = SocketAddr::new(from, self.port);
+            let mut transfer = lock(&job.transfer);
+            let mut sack = [0; HANDSHAKE_LEN];
+            if transfer.write_sack(here, &mut sack) {
+                io.out.extend(build::udp(from, job.peer, &sack));
+            }
+            let Some((blocks, size, tos)) = transfer.due(here, BLOCKS_AT_ONCE) else { continue };
+            let mut record = vec![0; size];
+            transfer.fill(0, &mut record);
+            for _ in 0..blocks {
+                if !transfer.write_block(here, &mut record) {
+                    break;
+                }
+                if let Some(mut packet) = build::udp(from, job.peer, &record) {
+                    packet.set_tos(tos);
+                    io.out.push(packet);
+                }
             }
         }
     }
 
     /// Takes a packet from the link.
     pub(super) fn deliver(&mut self, now: Timestamp, packet: Packet, io: &mut Io<'_>) {
-        if packet.part() != Part::Whole
-            || !packet.checksums_right()
-            || !self.addresses.is(packet.destination())
-        {
+        let Some(packet) = self.reassembly.take(packet) else { return };
+        if !packet.checksums_right() || !self.addresses.is(packet.destination()) {
             io.truth.refused_by_hosts += 1;
             return;
         }
@@ -396,7 +467,12 @@ impl ListenerHost {
                     io.out.push(reply);
                 }
             }
-            Outcome::Silent(_) => {}
+            Outcome::Silent(_) => {
+                if let Some(probe) = probe {
+                    io.truth.deferred(probe);
+                    self.due = None;
+                }
+            }
             Outcome::Quic { inverse } => {
                 if let Some(quic) = process.quic.get_mut(usize::from(inverse)) {
                     quic.datagram(now, packet, io);
@@ -406,8 +482,11 @@ impl ListenerHost {
         process.pass_time(now, here);
         if probe.is_none() {
             self.due = None;
-            self.keep_verdicts();
-            self.serve(now, io);
+            // What is not answered gives nobody else anything to do.
+            if !matches!(outcome, Outcome::Silent(_)) {
+                self.keep_verdicts();
+                self.serve(now, io);
+            }
         }
     }
 

@@ -161,6 +161,7 @@ impl QuicClient {
         local: SocketAddr,
         remote: SocketAddr,
         inverse: bool,
+        name: Option<&str>,
         seed: [u8; 32],
         now: Timestamp,
     ) -> Result<Self, String> {
@@ -169,7 +170,7 @@ impl QuicClient {
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport(IDLE)));
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, Some(seed));
-        let name = tls::server_name(None, remote.ip()).to_str().into_owned();
+        let name = tls::server_name(name, remote.ip()).to_str().into_owned();
         let (handle, connection) =
             endpoint.connect(instant(now), config, remote, &name).map_err(|error| error.to_string())?;
         let (news, responses, wire) = (VecDeque::new(), Vec::new(), Wire::new(connection));

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use probe_protocol::PROTOCOL_VERSION;
-use probe_protocol::control::{Arrival, StreamOver};
+use probe_protocol::bulk::LATE_ON_STREAMS;
+use probe_protocol::control::{Arrival, BulkReply, BulkRequest, ControlRefusal, Reply, Request, StreamOver};
 use probe_protocol::time::{Timestamp, WallTime};
 use probe_protocol::wire::dress::{self, Dress, Form};
 use probe_protocol::wire::hello::{Carrier, Hello, HelloKeys, SessionId};
@@ -20,6 +21,7 @@ use probe_protocol::wire::seal::{FlowKeys, filler_sum};
 use probe_protocol::wire::stream::{Deframer, FirstBytes, Framer, first_bytes};
 use probe_protocol::wire::{BODY_AT, HANDSHAKE_LEN, Kind, MAX_LEN, MIN_LEN};
 use probe_server::core::book::{DatagramLedger, FlowBook, bounds_for};
+use probe_server::core::bulk;
 use probe_server::core::control::{self, Answer, Asker};
 use probe_server::core::hub::{Holds, OpenRequest};
 use probe_server::core::invites::Opener;
@@ -32,6 +34,8 @@ use super::tcp::{Over, Tcp};
 
 /// How often the hub learns that a flow lives.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+/// Blocks that are framed at once.
+const BLOCKS_AT_ONCE: usize = 16;
 /// How long a connection may take to say something known.
 const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -265,6 +269,9 @@ impl Served {
                 let room = record.len() - BODY_AT;
                 let reply = match control::read(&record[BODY_AT..], asker) {
                     Err(reply) => reply,
+                    Ok(Request::Bulk(request)) if request.flow == self.id => self
+                        .begin_load(&request, process, asker)
+                        .map_or_else(|why| control::error(asker, why), Reply::Bulk),
                     Ok(request) => {
                         let answer = control::answer(&mut lock(&process.hub), asker, request, room);
                         match answer {
@@ -276,6 +283,14 @@ impl Served {
                 control::write(&reply, &mut record[BODY_AT..]);
                 Some(self.keys.seal(self.id, header.seq, Kind::ControlReply, record).is_ok())
             }
+            Kind::Block | Kind::Sack => {
+                let transfer = lock(&self.book).bulk.clone();
+                if let Some(transfer) = transfer {
+                    // What is not understood counts nowhere: it shows as loss.
+                    let _ = lock(&transfer).note(header, record, here);
+                }
+                Some(false)
+            }
             Kind::Close
             | Kind::Hello
             | Kind::Challenge
@@ -284,10 +299,56 @@ impl Served {
             | Kind::Echo
             | Kind::ControlReply
             | Kind::Stale
-            | Kind::Block
-            | Kind::Sack
             | Kind::BlockDown
             | Kind::SackDown => None,
+        }
+    }
+
+    fn begin_load(
+        &self,
+        request: &BulkRequest,
+        process: &Process,
+        asker: Asker,
+    ) -> Result<BulkReply, ControlRefusal> {
+        if !self.full {
+            return Err(ControlRefusal::NeedsInvite);
+        }
+        let (bounds, secret) = {
+            let hub = lock(&process.hub);
+            (hub.limits().bulk.clone(), hub.identity().secret)
+        };
+        let mut book = lock(&self.book);
+        let transfer = book.bulk.get_or_insert_with(|| {
+            let transfer = bulk::transfer(&secret, self.id, self.dress);
+            lock(&transfer).allow_lateness(LATE_ON_STREAMS);
+            transfer
+        });
+        bulk::begin(&mut lock(transfer), request, &bounds, Timestamp::NEVER, asker.now)
+    }
+
+    /// When a block or an acknowledgement is due, on the listener's clock; never where there is no load.
+    fn load_due(&self) -> Timestamp {
+        let transfer = lock(&self.book).bulk.clone();
+        transfer.and_then(|t| lock(&t).next_deadline()).unwrap_or(Timestamp::NEVER)
+    }
+
+    /// Frames the blocks and the acknowledgement that are due.
+    fn load(&mut self, here: Timestamp, out: &mut Vec<u8>) {
+        let Some(transfer) = lock(&self.book).bulk.clone() else { return };
+        let mut transfer = lock(&transfer);
+        let mut frame = |record: &[u8]| self.framer.frame(record, out).is_ok();
+        if let Some((blocks, size, _)) = transfer.due(here, BLOCKS_AT_ONCE) {
+            let mut record = vec![0; size];
+            transfer.fill(0, &mut record);
+            for _ in 0..blocks {
+                if !transfer.write_block(here, &mut record) || !frame(&record) {
+                    break;
+                }
+            }
+        }
+        let mut sack = [0; HANDSHAKE_LEN];
+        if transfer.write_sack(here, &mut sack) {
+            frame(&sack);
         }
     }
 
@@ -362,6 +423,14 @@ impl Connection {
         }
     }
 
+    /// When a block or an acknowledgement of its load is due, on the listener's clock. What has not gone yet goes first.
+    pub(super) fn load_due(&self) -> Timestamp {
+        match &self.dialogue {
+            Dialogue::Flow(flow) if self.tcp.waiting() == 0 && !self.tcp.is_closed() => flow.load_due(),
+            Dialogue::First(_) | Dialogue::Hello(..) | Dialogue::Flow(_) | Dialogue::Done => Timestamp::NEVER,
+        }
+    }
+
     pub(super) fn serve(
         &mut self,
         now: Timestamp,
@@ -390,6 +459,13 @@ impl Connection {
                     self.tcp.close(now);
                 }
             }
+        }
+        if here >= self.load_due()
+            && let Dialogue::Flow(flow) = &mut self.dialogue
+        {
+            let mut bytes = Vec::new();
+            flow.load(here, &mut bytes);
+            self.encrypt(&bytes);
         }
         if now >= self.next() {
             self.dialogue = Dialogue::Done;

@@ -32,10 +32,11 @@ impl ClientStream {
         local: SocketAddr,
         to: SocketAddr,
         tls: Option<&Arc<ClientConfig>>,
+        name: Option<&str>,
         iss: u32,
         now: Timestamp,
     ) -> Result<Self, String> {
-        let name = tls::server_name(None, to.ip());
+        let name = tls::server_name(name, to.ip());
         let tls = tls.map(|config| ClientConnection::new(Arc::clone(config), name)).transpose();
         let tls = tls.map_err(|error| error.to_string())?;
         Ok(Self { tcp: Tcp::connect(local, to, iss, now), tls, connected: false, failed: None })

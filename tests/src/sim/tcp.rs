@@ -1,9 +1,10 @@
 //! A small model of TCP: enough for connections to open, carry bytes through loss, stall, and be refused, reset, or
 //! cut off. Its segments are real packets, so every rule of the lab applies to them.
 //!
-//! What it omits: congestion and flow control (a fixed window of [`WINDOW`] bytes may be under way); selective
-//! acknowledgements and tail loss probes (lost segments come again after three duplicate acknowledgements or the
-//! retransmission time-out, then all that follows them); delayed acknowledgements; options (the segment size is
+//! Its congestion control is NewReno (RFC 5681, RFC 6582), with an initial window of ten segments (RFC 6928).
+//!
+//! What it omits: flow control (at most [`WINDOW`] bytes are under way); selective acknowledgements, tail loss probes
+//! and pacing; delayed acknowledgements; options (the segment size is
 //! 1,460 bytes, less where ICMP says so); time-wait; keepalives; urgent data; sequence numbers of more than one
 //! round. What TCP really does is shown by the real-kernel lab.
 
@@ -19,6 +20,8 @@ use crate::packet::{Packet, flag};
 
 /// Most bytes under way.
 const WINDOW: u64 = 256 * 1024;
+/// What a system takes from a program before it lets it wait.
+const SEND_BUFFER: usize = 128 * 1024;
 /// Most bytes that wait to be sent; more are refused.
 const MAX_WAITING: usize = 1 << 20;
 /// Most segments that wait for one before them.
@@ -85,6 +88,12 @@ pub(super) struct Tcp {
     deadline: Option<Timestamp>,
     tries: u32,
     duplicates: u32,
+    cwnd: u64,
+    ssthresh: u64,
+    /// End of what was under way when loss was last found, while it is being repaired.
+    recover: Option<u64>,
+    /// The first segment is to be sent again.
+    resend: bool,
     mss: usize,
     ack_due: bool,
     again: bool,
@@ -122,6 +131,10 @@ impl Tcp {
             deadline: None,
             tries: 0,
             duplicates: 0,
+            cwnd: 10 * 1460,
+            ssthresh: WINDOW,
+            recover: None,
+            resend: false,
             mss: 1460,
             ack_due: false,
             again: true,
@@ -173,6 +186,11 @@ impl Tcp {
     /// Whether there is something to read, or to be told.
     pub(super) fn has_news(&self) -> bool {
         !self.read.is_empty() || (self.over.is_some() && !self.over_told)
+    }
+
+    /// Bytes that a system's send buffer would not have taken yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.bytes.len().saturating_sub(SEND_BUFFER)
     }
 
     /// Takes bytes to send; false where there is no room, or the connection is over.
@@ -236,6 +254,9 @@ impl Tcp {
         self.rto = (self.rto * 2).min(MAX_RTO);
         self.timing = None;
         if self.state == State::Established {
+            self.halve();
+            self.cwnd = self.mss as u64;
+            self.recover = None;
             self.nxt = self.una;
         }
         self.again = true;
@@ -342,10 +363,12 @@ impl Tcp {
         if acked <= self.una {
             if acked == self.una && bare && self.nxt > self.una {
                 self.duplicates += 1;
-                if self.duplicates == 3 {
+                if self.duplicates == 3 && self.recover.is_none() {
                     self.timing = None;
                     self.retransmits += 1;
-                    self.nxt = self.una;
+                    self.halve();
+                    self.recover = Some(self.highest);
+                    self.resend = true;
                 }
             }
             return;
@@ -354,6 +377,7 @@ impl Tcp {
         self.bytes.drain(..(data_acked as usize).min(self.bytes.len()));
         self.una = acked;
         self.nxt = self.nxt.max(acked);
+        self.grow(acked, data_acked);
         self.duplicates = 0;
         self.tries = 0;
         if let Some((_, sent)) = self.timing.filter(|(offset, _)| *offset <= acked) {
@@ -365,6 +389,27 @@ impl Tcp {
         self.deadline = (self.una < self.highest).then(|| now + self.rto);
         if self.fin_at.is_some_and(|fin| acked > fin) {
             self.end(Over::Ended);
+        }
+    }
+
+    /// Loss was found: half as much may be under way.
+    fn halve(&mut self) {
+        self.ssthresh = ((self.highest - self.una) / 2).max(2 * self.mss as u64);
+        self.cwnd = self.ssthresh;
+    }
+
+    /// What an acknowledgement of new bytes does to the congestion window.
+    fn grow(&mut self, acked: u64, bytes: u64) {
+        let mss = self.mss as u64;
+        match self.recover {
+            // More is missing of what was under way.
+            Some(recover) if acked < recover => {
+                self.retransmits += 1;
+                self.resend = true;
+            }
+            Some(_) => (self.recover, self.cwnd) = (None, self.ssthresh),
+            None if self.cwnd < self.ssthresh => self.cwnd = (self.cwnd + bytes.min(2 * mss)).min(WINDOW),
+            None => self.cwnd = (self.cwnd + (mss * bytes / self.cwnd.max(1)).max(1)).min(WINDOW),
         }
     }
 
@@ -439,7 +484,16 @@ impl Tcp {
     fn poll_established(&mut self, now: Timestamp, out: &mut Vec<Packet>) {
         let before = out.len();
         let end = self.una + self.bytes.len() as u64;
-        while self.nxt < end && self.nxt - self.una < WINDOW {
+        if std::mem::take(&mut self.resend) && self.una < end.min(self.nxt) {
+            let length = self.mss.min(self.bytes.len());
+            let payload: Vec<u8> = self.bytes.range(..length).copied().collect();
+            out.extend(self.packet(self.una, flag::ACK, &payload));
+            self.deadline = Some(now + self.rto);
+        }
+        // Each duplicate acknowledgement says that a segment has left the network.
+        let left = u64::from(self.duplicates) * self.mss as u64;
+        let window = (self.cwnd + if self.recover.is_some() { left } else { 0 }).min(WINDOW);
+        while self.nxt < end && self.nxt - self.una < window {
             let from = (self.nxt - self.una) as usize;
             let length = self.mss.min(self.bytes.len() - from);
             let payload: Vec<u8> = self.bytes.range(from..from + length).copied().collect();

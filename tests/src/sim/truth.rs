@@ -33,11 +33,16 @@ pub struct Way {
     pub echoed_down: u8,
     /// How many replies reached the client altered.
     pub down_altered: u8,
+    /// The listener was asked for a reply at another time, which is not followed.
+    pub deferred: bool,
 }
 
 impl Way {
     /// Whether what is believed of the probe cannot be so.
     pub fn contradicts(&self, probe: &Probe) -> bool {
+        if self.deferred {
+            return probe.fate == Fate::LostUp && self.up > 0;
+        }
         let wrong_fate = match probe.fate {
             Fate::Received => self.echoed_down + self.down_altered == 0,
             Fate::LostUp => self.up > 0,
@@ -162,6 +167,14 @@ impl Truth {
             way.echoed = way.echoed.saturating_add(u8::from(echo));
         }
         self.down.keep(now, datagram, known);
+    }
+
+    /// The listener will reply to a probe later, or never.
+    pub(super) fn deferred(&mut self, probe: (FlowNo, u64)) {
+        let known = Known { flow: probe.0, seq: probe.1, echo: false, whole: 0 };
+        if let Some(way) = self.way(known) {
+            way.deferred = true;
+        }
     }
 
     /// A datagram reached the client.
