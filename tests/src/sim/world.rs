@@ -20,7 +20,7 @@ use super::truth::Truth;
 use crate::middlebox::topology::LINK_MTU;
 use crate::middlebox::{Middlebox, Port};
 use crate::packet::{Packet, build};
-use crate::rules::{BadRule, Moment};
+use crate::rules::{BadRule, Direction, FlowKey, Moment};
 
 /// When every run starts.
 const START: Timestamp = Timestamp(1_000_000_000_000);
@@ -430,6 +430,19 @@ impl World {
         self.put(port, out);
     }
 
+    /// What sockets send at one instant leaves in any order between them, as from threads of their own: always the
+    /// same one would be the first at a full bucket.
+    fn shuffled(&mut self, mut packets: Vec<Packet>) -> Vec<Packet> {
+        let flow = |packet: &Packet| (packet.from(), packet.to());
+        if packets.windows(2).all(|pair| flow(&pair[0]) == flow(&pair[1])) {
+            return packets;
+        }
+        let salt = self.rng.next_u64();
+        // Stable: each socket's own packets keep their order.
+        packets.sort_by_cached_key(|packet| FlowKey::of(packet, Direction::Up).hash(salt));
+        packets
+    }
+
     /// A host's packets enter the network.
     fn put(&mut self, port: Port, packets: Vec<Packet>) {
         // What arrives once the run is settled, nobody waits for: the very step that settles it may send its last.
@@ -440,6 +453,7 @@ impl World {
             return;
         }
         let moment = self.moment();
+        let packets = self.shuffled(packets);
         for packet in packets {
             self.middlebox.receive(moment, port, packet.into_bytes());
         }
