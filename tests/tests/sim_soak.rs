@@ -14,10 +14,12 @@ use probe_analysis::observation::{
 use probe_client::plan::{Plan, SoakOptions};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use sim_common::{assert_true, count, rule, run, secs, topology};
 use tests::packet::Protocol;
 use tests::rules::units::Span;
-use tests::rules::{Action, Every, Match};
+use tests::rules::{Action, Direction, Every, Match};
 use tests::sim::{Fault, Held, Ran, Setup, World, setup};
 
 const HOUR: u64 = 3600;
@@ -299,4 +301,69 @@ fn a_night_with_a_classifier_and_a_new_address_stays_flat() {
     }));
     let moved = told.others.iter().filter(|o| matches!(o, Observation::Moved(_))).count();
     assert!(moved >= 24, "{moved}");
+}
+
+/// Something that happens to the network or a host within the first two minutes.
+fn misfortune(rng: &mut ChaCha8Rng) -> (Vec<tests::rules::Rule>, Vec<Fault>) {
+    let at = secs(rng.random_range(10..100));
+    let length = Duration::from_millis(rng.random_range(500..40_000));
+    let after = Some(Span(at));
+    let direction = [None, Some(Direction::Up), Some(Direction::Down)][rng.random_range(0..3)];
+    let matches = Match { after, direction, ..Match::default() };
+    let drops = |matches| (vec![rule("some", matches, Action::Drop {})], Vec::new());
+    match rng.random_range(0..10) {
+        0 => drops(Match { probability: Some(rng.random_range(0.01..0.5)), ..matches }),
+        1 => drops(Match { packets_over: Some(rng.random_range(1..200)), ..matches }),
+        2 => drops(Match { age_over: Some(Span::secs(rng.random_range(5..60))), ..matches }),
+        3 => {
+            let every = Every { period: Span::secs(1_000_000), length: Span(length), first: Span(at) };
+            drops(Match { every: Some(every), direction, ..Match::default() })
+        }
+        4 => drops(Match { flow_share: Some(0.4), began_before: Some(Span(at)), ..matches }),
+        5 => {
+            let address = rng.random_bool(0.5).then(|| "203.0.113.99".parse().unwrap());
+            let rebind = Action::Rebind { address, port_step: rng.random_range(1..900) };
+            (vec![rule("rebind", Match { after, ..Match::default() }, rebind)], Vec::new())
+        }
+        6 => (Vec::new(), vec![Fault::RestartListener { at, gap: length }]),
+        7 => (Vec::new(), vec![Fault::SuspendClient { at, length: length * 5 }]),
+        8 => (Vec::new(), vec![Fault::StallClient { at, length: length / 10 }]),
+        _ => (Vec::new(), vec![Fault::ForgetMappings { at }]),
+    }
+}
+
+#[test]
+fn whatever_happens_every_probe_has_one_true_fate_and_every_flow_one_end() {
+    let seeds = std::env::var("SOAK_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(6);
+    for seed in 0..seeds {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let options = SoakOptions { per_class: 2, fresh_every: secs(5), ..slow(30) };
+        let mut setup = soak(seed, secs(180), options);
+        for _ in 0..rng.random_range(1..3) {
+            let (rules, faults) = misfortune(&mut rng);
+            setup.rules.extend(rules);
+            // One fault of the hosts at a time, so that each is whole.
+            if setup.faults.is_empty() {
+                setup.faults = faults;
+            }
+        }
+        let shown = format!("seed {seed}: {:?} {:?}", setup.rules, setup.faults);
+        let judged = std::panic::catch_unwind(|| {
+            let (observations, ran) = run(setup.clone());
+            assert_true(&observations, &ran);
+            let mut told = Told::default();
+            observations.into_iter().for_each(|o| told.see(o));
+            for (flow, planned) in &told.planned {
+                assert!(told.ended.contains_key(flow), "{planned:?} has no end");
+                let mut over = told.silences.iter().filter(|s| s.flow == *flow).map(|s| s.over);
+                assert!(!over.next().unwrap_or(false), "{flow:?} was never silent");
+            }
+            let starts: BTreeSet<Timestamp> = told.planned.values().map(|p| p.at).collect();
+            let starts: Vec<Timestamp> = starts.into_iter().collect();
+            assert!(starts.windows(6).all(|w| w[5].since(w[0]) >= Duration::from_millis(990)), "too fast");
+            // A sleep may outlast the run.
+            assert!(ran.took <= secs(100 + 200 + 30), "{:?}", ran.took);
+        });
+        assert!(judged.is_ok(), "{shown}");
+    }
 }

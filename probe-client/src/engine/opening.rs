@@ -289,7 +289,10 @@ impl Engine {
         self.mark_sockets(now, no);
         self.ask_end(now, no);
         let finished = end == End::Finished;
-        self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end }));
+        // The run has said how it ended once it is settled; what serves on to hand in the verdict ends unheard.
+        if self.phase < Phase::Settled {
+            self.observe(Observation::FlowEnded(FlowEnded { flow: no, at: now, end }));
+        }
         self.flow_is_over(now, no, finished);
     }
 
