@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -31,12 +32,12 @@ pub(super) enum Command {
     },
     /// Prints the manual page.
     Man,
+    /// Watches the path for hours, records everything, and names what happens only after a while.
+    Soak(SoakArgs),
     /// Judges a recorded run again, without a network.
     Diagnose(DiagnoseArgs),
     /// Writes a recorded run as CSV, JSON lines or Parquet.
     Export(ExportArgs),
-    #[command(hide = true)]
-    Soak(Later),
     #[command(hide = true)]
     Rehearse(Later),
     #[command(hide = true)]
@@ -122,6 +123,76 @@ pub(super) struct CheckArgs {
     pub(super) no_hand_in: bool,
 
     /// Hides addresses and names in what is shown and handed in.
+    #[arg(long, env = "PROBE_REDACT", value_parser = BoolishValueParser::new())]
+    pub(super) redact: bool,
+
+    /// A file with the invite, or with the part of it after #.
+    #[arg(long, env = "PROBE_KEY_FILE", value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SoakArgs {
+    /// HOST, HOST:PORT, [IPV6]:PORT, or the invite that the admin sent (probe://...). The port is 8886 where none is
+    /// given. An invite may also come from PROBE_KEY or --key-file.
+    #[arg(env = "PROBE_TARGET", hide_env_values = true)]
+    pub(super) target: Option<String>,
+
+    /// How long to measure: 90s, 15m, 12h. Without it, until Ctrl-C. With --resume, how long from now on.
+    #[arg(long = "for", env = "PROBE_FOR", value_name = "DURATION", value_parser = units::duration)]
+    pub(super) length: Option<Duration>,
+
+    /// Records the run into this file, which `diagnose` and `export` read.
+    #[arg(long, env = "PROBE_OUT", value_name = "FILE.probe")]
+    pub(super) out: PathBuf,
+
+    /// Goes on with the run in the file of --out; begins one where there is none.
+    #[arg(long, env = "PROBE_RESUME", value_parser = BoolishValueParser::new())]
+    pub(super) resume: bool,
+
+    /// Writes over the file of --out where there is one.
+    #[arg(long, env = "PROBE_FORCE", value_parser = BoolishValueParser::new(), conflicts_with = "resume")]
+    pub(super) force: bool,
+
+    /// Time from one fresh flow, with a new source port, to the next: at least 1s.
+    #[arg(long, env = "PROBE_FRESH_EVERY", value_name = "DURATION", value_parser = units::duration, default_value = "60s")]
+    pub(super) fresh_every: Duration,
+
+    /// Long-lived flows of each class; six let a flow that is killed by its age be named in one night.
+    #[arg(long, env = "PROBE_PER_CLASS", value_name = "N", default_value_t = 6,
+          value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(super) per_class: u8,
+
+    /// Probes a second of all long-lived flows together.
+    #[arg(long, env = "PROBE_PROBES_PER_SECOND", value_name = "N", default_value_t = 90,
+          value_parser = clap::value_parser!(u32).range(1..=2000))]
+    pub(super) probes_per_second: u32,
+
+    /// Leaves out idle gaps, marks and packet sizes.
+    #[arg(long, env = "PROBE_NO_EXPERIMENTS", value_parser = BoolishValueParser::new())]
+    pub(super) no_experiments: bool,
+
+    /// Prints the report as one JSON document (its schema: `probe-client schema`).
+    #[arg(long, env = "PROBE_JSON", value_parser = BoolishValueParser::new())]
+    pub(super) json: bool,
+
+    /// Shows plain lines instead of the view, on a terminal too.
+    #[arg(long, env = "PROBE_NO_TUI", value_parser = BoolishValueParser::new())]
+    pub(super) no_tui: bool,
+
+    /// Lets the computer go to sleep; a sleep is recorded, and not counted as loss.
+    #[arg(long, env = "PROBE_ALLOW_SLEEP", value_parser = BoolishValueParser::new())]
+    pub(super) allow_sleep: bool,
+
+    /// Ends with status 1 where something of this severity or above is found.
+    #[arg(long, env = "PROBE_FAIL_ON", value_name = "SEVERITY", default_value = "degraded")]
+    pub(super) fail_on: FailOn,
+
+    /// Keeps the verdict here instead of handing it to the listener.
+    #[arg(long, env = "PROBE_NO_HAND_IN", value_parser = BoolishValueParser::new())]
+    pub(super) no_hand_in: bool,
+
+    /// Hides addresses and names in what is shown and handed in. The file holds them all the same.
     #[arg(long, env = "PROBE_REDACT", value_parser = BoolishValueParser::new())]
     pub(super) redact: bool,
 
@@ -227,10 +298,11 @@ mod tests {
         command.build();
         command.clone().debug_assert();
         let hidden = ["help", "version"];
-        for name in ["check", "diagnose", "export"] {
+        for name in ["check", "soak", "diagnose", "export"] {
             let command = command.find_subcommand(name).unwrap();
             for arg in command.get_arguments().filter(|arg| !hidden.contains(&arg.get_id().as_str())) {
-                let expected = format!("PROBE_{}", arg.get_id().as_str().to_uppercase());
+                let name = arg.get_long().unwrap_or(arg.get_id().as_str());
+                let expected = format!("PROBE_{}", name.to_uppercase().replace('-', "_"));
                 assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
             }
         }

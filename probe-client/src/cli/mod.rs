@@ -12,6 +12,7 @@ mod key;
 mod output;
 mod progress;
 mod signals;
+mod soak;
 pub mod units;
 
 use std::ffi::OsString;
@@ -55,11 +56,10 @@ fn command(command: Command) -> Result<Exit, Failure> {
         }
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Export(args) => export::run(&args),
-        Command::Soak(_)
-        | Command::Rehearse(_)
-        | Command::Report(_)
-        | Command::Compare(_)
-        | Command::Analyze(_) => Err(Failure::NotInThisVersion(command.name())),
+        Command::Soak(args) => soak::run(&args),
+        Command::Rehearse(_) | Command::Report(_) | Command::Compare(_) | Command::Analyze(_) => {
+            Err(Failure::NotInThisVersion(command.name()))
+        }
     }
 }
 

@@ -116,6 +116,8 @@ impl Shared {
 /// Records a run, on a thread of its own: nothing that the disk does delays measuring.
 #[derive(Debug)]
 pub struct Recorder {
+    /// Of the first part of the run.
+    run_id: Option<String>,
     segment: Segment,
     resolution: Resolution,
     queue: SyncSender<Message>,
@@ -167,7 +169,8 @@ impl Recorder {
         match made {
             Ok(connection) => {
                 let store = Store::new(path, connection, about.resolution.nanos())?;
-                Ok(Self::start(path, store, held, Segment::first(), about.resolution))
+                let run_id = about.id.clone();
+                Ok(Self { run_id, ..Self::start(path, store, held, Segment::first(), about.resolution) })
             }
             Err(error) => {
                 // A file without a run in it is of no use to anybody.
@@ -224,7 +227,7 @@ impl Recorder {
         let held = Held::take(path)?;
         let failed = |error| FileError::database(path, error);
         let mut past = Past::default();
-        let (resolution, number, began) = {
+        let (resolution, run_id, number, began) = {
             let recording = Recording::open(path)?;
             let about = recording.about();
             if about.kind != kind {
@@ -255,7 +258,7 @@ impl Recorder {
                 .map_err(failed)?;
             let began: Clocks =
                 serde_json::from_str(&started).map_err(|error| FileError::damaged(path, &error))?;
-            (about.resolution, recording.segments(), began)
+            (about.resolution, about.id.clone(), recording.segments(), began)
         };
         let last = past.last.unwrap_or(began.at);
         let segment = Segment::later(number, past.flows, began, last, now);
@@ -270,7 +273,7 @@ impl Recorder {
         }
         store.commit(now.at).map_err(failed)?;
         store.begin(&segment, wanted.id.as_deref(), now).map_err(failed)?;
-        Ok(Self::start(path, store, held, segment, resolution))
+        Ok(Self { run_id, ..Self::start(path, store, held, segment, resolution) })
     }
 
     fn start(path: &Path, store: Store, held: Held, segment: Segment, resolution: Resolution) -> Self {
@@ -285,7 +288,7 @@ impl Recorder {
             _held: held,
         };
         let writer = std::thread::spawn(move || writer.run(store, &messages));
-        Self { segment, resolution, queue, shared, writer }
+        Self { run_id: None, segment, resolution, queue, shared, writer }
     }
 
     /// Takes an observation as the engine made it, and gives it back as one of the whole recorded run, with its times
@@ -325,6 +328,11 @@ impl Recorder {
             self.send(event.clone());
         }
         events
+    }
+
+    /// The run's id: that of its first part.
+    pub fn run_id(&self) -> Option<&str> {
+        self.run_id.as_deref()
     }
 
     /// How it goes.

@@ -46,6 +46,6 @@ fn clean(run: &RunFacts, reachability: &Reachability) -> String {
     if run.complete {
         format!("{through}, and nothing wrong was found on the way")
     } else {
-        format!("{through}; the check was stopped before its end, and until then nothing wrong was found")
+        format!("{through}; the run was stopped before its end, and until then nothing wrong was found")
     }
 }
