@@ -156,33 +156,35 @@ impl Recorder {
             (Existing::Overwrite, Ok(_)) => return Err(FileError::Foreign(path.to_owned())),
             (_, Err(_)) => room(path, need)?,
         }
-        // What is there by now is somebody else's.
-        File::create_new(path).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::AlreadyExists {
-                FileError::Exists(path.to_owned())
-            } else {
-                FileError::Io { path: path.to_owned(), error }
-            }
-        })?;
-        let held = Held::take(path)?;
-        let made = Self::prepare(path, about, now);
-        match made {
-            Ok(connection) => {
-                let store = Store::new(path, connection, about.resolution.nanos())?;
-                let run_id = about.id.clone();
-                Ok(Self { run_id, ..Self::start(path, store, held, Segment::first(), about.resolution) })
-            }
-            Err(error) => {
-                // A file without a run in it is of no use to anybody.
-                for suffix in ["", "-wal", "-shm"] {
-                    let _ = fs::remove_file(schema::with_suffix(path, suffix));
+        // Made under another name, so that a kill at any moment leaves a whole file or none.
+        let new = schema::with_suffix(path, ".new");
+        let parts = || ["", "-wal", "-shm", "-journal"].map(|suffix| schema::with_suffix(&new, suffix));
+        parts().iter().for_each(|part| drop(fs::remove_file(part)));
+        let placed = Self::prepare(&new, about, now).and_then(|()| {
+            // What is there by now is somebody else's. Not every file system has links.
+            match fs::hard_link(&new, path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists && !path.exists() => {
+                    fs::rename(&new, path)
                 }
-                Err(error)
+                done => done,
             }
-        }
+            .map_err(|error| {
+                if error.kind() == std::io::ErrorKind::AlreadyExists {
+                    FileError::Exists(path.to_owned())
+                } else {
+                    FileError::Io { path: path.to_owned(), error }
+                }
+            })
+        });
+        parts().iter().for_each(|part| drop(fs::remove_file(part)));
+        placed?;
+        let held = Held::take(path)?;
+        let store = Store::new(path, schema::open_to_write(path, false)?, about.resolution.nanos())?;
+        let run_id = about.id.clone();
+        Ok(Self { run_id, ..Self::start(path, store, held, Segment::first(), about.resolution) })
     }
 
-    fn prepare(path: &Path, about: &About, now: Clocks) -> Result<Connection, FileError> {
+    fn prepare(path: &Path, about: &About, now: Clocks) -> Result<(), FileError> {
         let failed = |error| FileError::database(path, error);
         let mut connection = schema::open_to_write(path, true)?;
         let transaction = connection.transaction().map_err(failed)?;
@@ -206,7 +208,7 @@ impl Recorder {
         transaction.commit().map_err(failed)?;
         // From here on the file alone is a file of ours, whatever becomes of its log.
         schema::checkpoint(&connection, true).map_err(failed)?;
-        Ok(connection)
+        connection.close().map_err(|(_, error)| failed(error))
     }
 
     /// Goes on with the run of a file. All that it holds is told to `see` first, so that what is judged is the whole run.

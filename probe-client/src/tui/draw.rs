@@ -272,7 +272,7 @@ fn footer(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
 }
 
 fn help(frame: &mut Frame<'_>, area: Rect) {
-    let text = "up, down, j, k   choose a flow\npage up, down     eight at a time\ns                scale of the chart: 1 minute, 10 minutes, 1 hour, whole run\n\
+    let text = "up, down, j, k   choose a flow\npage up, down     eight at a time\ns                scale of the chart: from 1 minute to the whole run\n\
         p, space         pause this view; measuring goes on\nq                end the run in order; everything is written\nCtrl-C           the same at once; twice: stop without waiting\n\
         h, ?             this help\n\nProbes are counted once their fate is known, some seconds after they were sent.\n\nAny key closes this.";
     let (width, height) = (76.min(area.width), 13.min(area.height));
