@@ -8,6 +8,7 @@ pub mod cli;
 pub mod driver;
 pub mod engine;
 pub mod export;
+pub mod judge;
 pub mod plan;
 pub mod record;
 pub mod report;

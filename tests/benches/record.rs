@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use probe_analysis::made_up::{Night, Weather};
 use probe_analysis::{Evidence, analyse};
+use probe_client::judge::recorded;
 use probe_client::record::{About, Clocks, Existing, Recorder, Recording, Resolution};
+use probe_client::report::{Origin, build, json};
 use probe_net::clock;
 use probe_protocol::time::WallTime;
 
@@ -62,20 +64,22 @@ fn write(path: &Path, weather: Weather, length: Duration) -> (u64, u64) {
     let now = Clocks { at: Night::start(), wall: WallTime(1_769_896_800_000_000_000) };
     let recorder = Recorder::create(path, &about, now, 0, Existing::Refuse).unwrap_or_else(|e| stop(&e));
     let start = clock::now();
-    let mut shown = 0;
+    let (mut shown, mut evidence) = (0, Evidence::default());
     for (n, observation) in Night::new(weather, FLOWS, length, 1).enumerate() {
-        recorder.replay(observation);
+        evidence.observe(&recorder.replay(observation));
         if n >= shown {
             let (now, most) = memory();
             println!("       memory after {n:>8} observations: {now:.1} MB, at most {most:.1} MB");
             shown = if n == 0 { 100_000 } else { n * 3 };
         }
     }
-    let status = recorder.finish(None).unwrap_or_else(|e| stop(&e));
+    let origin = Origin { id: None, kind: "soak", port: 8886, quick: false };
+    let report = json::compact(&build(analyse(&evidence), origin)).unwrap_or_else(|e| stop(&e));
+    let status = recorder.finish(Some(report)).unwrap_or_else(|e| stop(&e));
     let took = clock::now().since(start);
     let probes = Recording::open(path).and_then(|r| r.probes()).unwrap_or_else(|e| stop(&e));
     println!(
-        "       written in {:.1} s: {:.2} us per probe",
+        "       analysed and written in {:.1} s: {:.2} us per probe",
         took.as_secs_f64(),
         took.as_secs_f64() * 1e6 / probes as f64
     );
@@ -88,16 +92,20 @@ fn judge(path: &Path, name: &str) {
     let opened = clock::now();
     let read = recording.observations().filter(Result::is_ok).count();
     let through = clock::now();
-    let mut evidence = Evidence::default();
-    recording.observations().filter_map(Result::ok).for_each(|o| evidence.observe(&o));
-    let judged = analyse(&evidence);
+    let afresh = recorded(&recording, true).unwrap_or_else(|e| stop(&e));
     let done = clock::now();
+    drop(recording);
+    let kept =
+        Recording::open(path).and_then(|recording| recorded(&recording, false)).unwrap_or_else(|e| stop(&e));
+    let again = clock::now();
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
     println!(
-        "{name:<6} opened in {:.1} ms; {read} observations read in {:.0} ms; read, analysed and judged in {:.0} ms ({})",
+        "{name:<6} opened in {:.1} ms; {read} observations read in {:.0} ms; all judged afresh in {:.0} ms; opened and diagnosed \
+         by the version that recorded it in {:.0} ms{}",
         ms(opened.since(start)),
         ms(through.since(opened)),
         ms(done.since(through)),
-        judged.verdict.summary
+        ms(again.since(done)),
+        if kept.report == afresh.report { ", the same" } else { ", ANOTHER" }
     );
 }

@@ -216,7 +216,10 @@ fn killed_at_any_moment_the_file_is_whole_and_resume_goes_on_with_it() {
     let report: Value = serde_json::from_str(&report).unwrap();
     let events = report["events"].as_array().unwrap();
     assert_eq!(events.iter().filter(|event| event["kind"] == "not-running").count(), gaps);
-    let again: Value = serde_json::from_slice(&diagnose(&file).stdout).unwrap();
+    let kept = diagnose(&file).stdout;
+    let afresh = client().args(["diagnose", "--json", "--afresh"]).arg(&file).output().unwrap().stdout;
+    assert!(kept == afresh, "the report that is kept is the one that would be made");
+    let again: Value = serde_json::from_slice(&afresh).unwrap();
     assert!(again == report, "judged again, it is judged alike");
     assert_eq!(files(folder.path()), [file], "a clean end leaves one file");
 }

@@ -218,6 +218,10 @@ pub(super) struct DiagnoseArgs {
     /// Hides addresses and names in what is shown.
     #[arg(long, env = "PROBE_REDACT", value_parser = BoolishValueParser::new())]
     pub(super) redact: bool,
+
+    /// Judges every observation anew, also where the file holds the report that this version made of it.
+    #[arg(long, env = "PROBE_AFRESH", value_parser = BoolishValueParser::new())]
+    pub(super) afresh: bool,
 }
 
 #[derive(Debug, Args)]

@@ -50,7 +50,7 @@ impl Engine {
         }
         let slot = Timestamp(scheduled.0 + missed * interval);
         self.outgoing.push_back((no, Outgoing::Probe { scheduled: slot }));
-        let next = self.jittered(Duration::from_nanos(interval), percent);
+        let next = self.jittered_in_steps(Duration::from_nanos(interval), percent);
         self.schedule_probe(no, slot + next);
     }
 

@@ -523,7 +523,8 @@ impl Writer {
         let failed = |error| FileError::database(&self.path, error);
         store.commit(clock::now()).map_err(failed)?;
         if let Some(report) = report {
-            store.keep_report(self.segment, &report).map_err(failed)?;
+            let lost = store.dropped() + self.shared.refused.load(Ordering::Relaxed);
+            store.keep_report(self.segment, &report, lost == 0).map_err(failed)?;
         }
         store.finish(clock::now()).map_err(failed)?;
         self.shared.status(|status| {

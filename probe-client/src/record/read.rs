@@ -88,6 +88,21 @@ impl Recording {
             .map_err(|error| FileError::database(&self.path, error))
     }
 
+    /// The same, where it was made by this judgement ([`crate::judge::JUDGEMENT`]) of all that the file holds.
+    ///
+    /// # Errors
+    /// As [`probes`](Self::probes).
+    pub fn report_by(&self, judgement: &str) -> Result<Option<String>, FileError> {
+        let last = "SELECT body FROM report WHERE judgement = ? AND number + 1 = ? AND upto = ?";
+        let failed = |error| FileError::database(&self.path, error);
+        let end: Option<i64> =
+            self.connection.query_row(schema::END, [], |row| row.get(0)).map_err(failed)?;
+        self.connection
+            .query_row(last, params![judgement, self.segments, end], |row| row.get(0))
+            .optional()
+            .map_err(failed)
+    }
+
     /// The observations in their order, one after another: memory does not grow with the file. An end of the run that was
     /// followed by a resumption is left out.
     pub fn observations(&self) -> Observations<'_> {

@@ -54,6 +54,8 @@ CREATE TABLE seconds (
 CREATE TABLE report (
     number INTEGER PRIMARY KEY, -- of its segment
     tool TEXT NOT NULL,         -- version that judged
+    judgement TEXT NOT NULL,    -- fingerprint of the judgement's sources
+    upto INTEGER NOT NULL,      -- position after the last observation that was judged
     body TEXT NOT NULL          -- JSON, as printed with --json
 );
 CREATE VIEW flows AS SELECT
@@ -75,6 +77,10 @@ CREATE VIEW findings AS SELECT
 CREATE VIEW host_health AS SELECT kind, position, body FROM observations
     WHERE kind IN ('Host', 'Watch', 'ListenerRestarted', 'NameChanged', 'Ceiling');
 ";
+
+/// Position after the last observation.
+pub(super) const END: &str = "SELECT max(n) FROM (SELECT max(position) + 1 AS n FROM observations \
+     UNION ALL SELECT max(last) + 1 FROM chunks UNION ALL SELECT max(last) + 1 FROM packed)";
 
 /// What is wrong with a file, for the person who named it.
 #[derive(Debug, Error)]

@@ -12,6 +12,7 @@ use rusqlite::{Connection, params};
 use super::schema::{self, FileError};
 use super::segment::{Clocks, Segment};
 use super::{chunk, rows, seconds};
+use crate::judge::JUDGEMENT;
 use rows::Row;
 
 /// Probes that are folded into one chunk: large enough for columns to be small, small enough to hold in memory.
@@ -67,9 +68,7 @@ impl Store {
     /// Goes on where the file ends.
     pub(super) fn new(path: &Path, connection: Connection, step: u64) -> Result<Self, FileError> {
         let failed = |error| FileError::database(path, error);
-        let next = "SELECT max(n) FROM (SELECT max(position) + 1 AS n FROM observations \
-             UNION ALL SELECT max(last) + 1 FROM chunks UNION ALL SELECT max(last) + 1 FROM packed)";
-        let next: Option<i64> = connection.query_row(next, [], |row| row.get(0)).map_err(failed)?;
+        let next: Option<i64> = connection.query_row(schema::END, [], |row| row.get(0)).map_err(failed)?;
         let mut store = Self {
             path: path.to_owned(),
             connection,
@@ -317,12 +316,13 @@ impl Store {
         super::segment_row(&self.connection, segment, session, self.next, now)
     }
 
-    /// Keeps the report of a segment.
-    pub(super) fn keep_report(&self, segment: u32, body: &str) -> rusqlite::Result<()> {
+    /// Keeps the report of a segment. Where the file does not hold all that was judged, it is nobody's judgement of it.
+    pub(super) fn keep_report(&self, segment: u32, body: &str, is_whole: bool) -> rusqlite::Result<()> {
+        let judgement = if is_whole { JUDGEMENT } else { "" };
         self.connection
             .execute(
-                "INSERT OR REPLACE INTO report (number, tool, body) VALUES (?, ?, ?)",
-                params![segment, env!("CARGO_PKG_VERSION"), body],
+                "INSERT OR REPLACE INTO report (number, tool, judgement, upto, body) VALUES (?, ?, ?, ?, ?)",
+                params![segment, env!("CARGO_PKG_VERSION"), judgement, self.next.cast_signed(), body],
             )
             .map(|_| ())
     }

@@ -65,6 +65,8 @@ fn a_run_comes_back_as_it_was_in_its_order_and_is_judged_alike() {
             assert_eq!(live, back, "observation {n}");
         }
         assert_eq!(judged(&live), judged(&back));
+        assert!(Recording::open(&path).unwrap().report_by(crate::judge::JUDGEMENT).unwrap().is_some());
+        assert_eq!(Recording::open(&path).unwrap().report_by("another").unwrap(), None);
         if resolution == Resolution::Nanosecond {
             let plain: Vec<Observation> = Night::new(weather, 12, Duration::from_secs(400), 7).collect();
             assert_eq!(back, plain, "to the nanosecond nothing is rounded");
