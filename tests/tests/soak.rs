@@ -1,6 +1,7 @@
 //! `soak` with the real programs over loopback: killed, stopped, on a full disk, read while it runs. Nothing that was
 //! written is ever lost.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests, too")]
 
 use std::collections::BTreeSet;
 use std::fs;
