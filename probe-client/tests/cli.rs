@@ -65,8 +65,7 @@ fn bad_command_lines_are_told_in_one_line_with_status_2() {
 #[test]
 fn commands_of_later_versions_say_so_whatever_is_asked_of_them() {
     for arguments in [
-        &["rehearse", "example.org", "--rate", "50M"][..],
-        &["report", "x.probe", "--html", "x.html"],
+        &["report", "x.probe", "--html", "x.html"][..],
         &["compare", "a.probe", "b.probe"],
         &["analyze", "trace.csv", "--help"],
     ] {
@@ -74,9 +73,17 @@ fn commands_of_later_versions_say_so_whatever_is_asked_of_them() {
     }
     let help = String::from_utf8(output(&["--help"]).stdout).unwrap();
     assert!(help.contains("check") && help.contains("schema"));
-    for hidden in ["rehearse", "compare", "analyze"] {
+    for hidden in ["compare", "analyze"] {
         assert!(!help.contains(hidden), "{help}");
     }
+}
+
+#[test]
+fn a_rehearsal_needs_an_invite_a_rate_and_a_length() {
+    let whole = ["rehearse", "example.org", "--rate", "50M", "--for", "10s"];
+    refused(probe_client(&whole), 2, "needs the admin's invite");
+    refused(probe_client(&whole[..4]), 2, "--for <DURATION>");
+    refused(probe_client(&["rehearse", "example.org", "--rate", "fast", "--for", "10s"]), 2, "fast");
 }
 
 #[test]

@@ -27,6 +27,10 @@ pub struct Analysis {
     pub flows: Vec<FlowSummary>,
     /// What happened when.
     pub events: Vec<Event>,
+    /// What a rehearsed transfer got, by direction.
+    pub transfers: Vec<TransferSummary>,
+    /// Delay of each class while load is on the line, beside that without.
+    pub under_load: Vec<LoadedDelay>,
     /// Largest packets in each direction.
     pub path_mtu: Vec<PathMtuSummary>,
     /// The clocks of both ends.
@@ -104,6 +108,76 @@ impl Refused {
 
 pub(crate) fn version([major, minor, patch]: [u8; 3]) -> String {
     format!("{major}.{minor}.{patch}")
+}
+
+/// A rehearsed transfer, one direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TransferSummary {
+    /// Which way.
+    pub direction: Direction,
+    /// Rate that was aimed at, bits per second of UDP payload.
+    pub target_bps: u64,
+    /// Rate at which blocks really left: below the target where an end was too slow for it.
+    pub sent_bps: Option<f64>,
+    /// Rate that arrived, over the whole time.
+    pub sustained_bps: Option<f64>,
+    /// How long it lasted, seconds.
+    pub length_s: f64,
+    /// Blocks sent. Every one of them is accounted for at both ends.
+    pub packets_sent: u64,
+    /// Blocks of those that did not arrive.
+    pub packets_lost: u64,
+    /// Their share.
+    pub loss_ratio: Option<f64>,
+    /// When less than nine tenths of what was sent arrived for three seconds or more.
+    pub slowed: Vec<Slowed>,
+    /// The rate over time.
+    pub slices: Vec<TransferSlice>,
+}
+
+/// A stretch of a transfer in which less arrived than was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Slowed {
+    /// Start, seconds after the run's.
+    pub from_s: f64,
+    /// End, likewise.
+    pub to_s: f64,
+    /// Rate that arrived.
+    pub rate_bps: Option<f64>,
+    /// As good as nothing arrived.
+    pub cut: bool,
+}
+
+/// A part of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TransferSlice {
+    /// Start, seconds after the run's.
+    pub from_s: f64,
+    /// End, likewise.
+    pub to_s: f64,
+    /// Rate at which blocks were sent.
+    pub offered_bps: Option<f64>,
+    /// Rate at which they arrived.
+    pub rate_bps: Option<f64>,
+    /// Share that did not arrive.
+    pub loss_ratio: Option<f64>,
+    /// From the shortest to the longest one-way delay.
+    pub delay_range_ms: Option<f64>,
+}
+
+/// Round trips of one class, as the program saw them, without load and with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LoadedDelay {
+    /// The flow that measured beside the load.
+    pub flow: String,
+    /// Without load.
+    pub idle_us: Option<Quantiles>,
+    /// With load.
+    pub loaded_us: Option<Quantiles>,
+    /// By how much the median grew.
+    pub added_delay_ms: f64,
+    /// Share of its probes that went unanswered under load.
+    pub loss_ratio: Option<f64>,
 }
 
 /// The outcome in one sentence.

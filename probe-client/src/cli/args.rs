@@ -38,8 +38,8 @@ pub(super) enum Command {
     Diagnose(DiagnoseArgs),
     /// Writes a recorded run as CSV, JSON lines or Parquet.
     Export(ExportArgs),
-    #[command(hide = true)]
-    Rehearse(Later),
+    /// Sends what the transfer product will send, for minutes or hours, and says what it gets.
+    Rehearse(RehearseArgs),
     #[command(hide = true)]
     Report(Later),
     #[command(hide = true)]
@@ -199,6 +199,69 @@ pub(super) struct SoakArgs {
     /// A file with the invite, or with the part of it after #.
     #[arg(long, env = "PROBE_KEY_FILE", value_name = "FILE")]
     pub(super) key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RehearseArgs {
+    /// The invite that the admin sent (probe://...), or HOST, HOST:PORT, [IPV6]:PORT with the invite in PROBE_KEY or
+    /// --key-file.
+    #[arg(env = "PROBE_TARGET", hide_env_values = true, conflicts_with = "local")]
+    pub(super) target: Option<String>,
+
+    /// Starts a listener in this program and rehearses over loopback.
+    #[arg(long, env = "PROBE_LOCAL", value_parser = BoolishValueParser::new())]
+    pub(super) local: bool,
+
+    /// The rate to aim at, each way, bits per second of UDP payload: 500k, 200M, 1G. It does not back off.
+    #[arg(long, env = "PROBE_RATE", value_name = "BITS", value_parser = units::bits)]
+    pub(super) rate: u64,
+
+    /// For how long: 90s, 15m, 12h.
+    #[arg(long = "for", env = "PROBE_FOR", value_name = "DURATION", value_parser = units::duration)]
+    pub(super) length: Duration,
+
+    /// Which way the transfer goes.
+    #[arg(long, env = "PROBE_DIRECTION", default_value = "both")]
+    pub(super) direction: WaysArg,
+
+    /// Length of a block, bytes of UDP payload.
+    #[arg(long, env = "PROBE_SIZE", value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=8900))]
+    pub(super) size: u16,
+
+    /// Prints the report as one JSON document (its schema: `probe-client schema`).
+    #[arg(long, env = "PROBE_JSON", value_parser = BoolishValueParser::new())]
+    pub(super) json: bool,
+
+    /// Records the run into a file, which `diagnose` and `export` read.
+    #[arg(long, env = "PROBE_OUT", value_name = "FILE.probe")]
+    pub(super) out: Option<PathBuf>,
+
+    /// Writes over the file of --out where there is one.
+    #[arg(long, env = "PROBE_FORCE", value_parser = BoolishValueParser::new())]
+    pub(super) force: bool,
+
+    /// Ends with status 1 where something of this severity or above is found.
+    #[arg(long, env = "PROBE_FAIL_ON", value_name = "SEVERITY", default_value = "degraded")]
+    pub(super) fail_on: FailOn,
+
+    /// Hides addresses and names in what is shown.
+    #[arg(long, env = "PROBE_REDACT", value_parser = BoolishValueParser::new())]
+    pub(super) redact: bool,
+
+    /// A file with the invite, or with the part of it after #.
+    #[arg(long, env = "PROBE_KEY_FILE", value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
+}
+
+/// A direction on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum WaysArg {
+    /// From here to the listener.
+    Up,
+    /// From the listener to here.
+    Down,
+    /// Both at once.
+    Both,
 }
 
 #[derive(Debug, Args)]

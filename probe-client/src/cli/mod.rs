@@ -11,6 +11,7 @@ mod export;
 mod key;
 mod output;
 mod progress;
+mod rehearse;
 mod signals;
 mod soak;
 pub mod units;
@@ -57,7 +58,8 @@ fn command(command: Command) -> Result<Exit, Failure> {
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Soak(args) => soak::run(&args),
-        Command::Rehearse(_) | Command::Report(_) | Command::Compare(_) | Command::Analyze(_) => {
+        Command::Rehearse(args) => rehearse::run(&args),
+        Command::Report(_) | Command::Compare(_) | Command::Analyze(_) => {
             Err(Failure::NotInThisVersion(command.name()))
         }
     }

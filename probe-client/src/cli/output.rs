@@ -24,6 +24,11 @@ pub(super) enum Failure {
         "give a target: HOST, HOST:PORT or the invite that the admin sent (or --local to try it without one)"
     )]
     NoTarget,
+    /// A load needs an invite.
+    #[error(
+        "a rehearsal needs the admin's invite (`probe-server invite`): give it as the target, in PROBE_KEY or with --key-file"
+    )]
+    NeedsInvite,
     /// The target's form is wrong.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -91,6 +96,7 @@ impl Failure {
         match self {
             Self::NotInThisVersion(_)
             | Self::NoTarget
+            | Self::NeedsInvite
             | Self::Target(_)
             | Self::Key { .. }
             | Self::KeyTarget { .. }

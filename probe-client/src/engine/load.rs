@@ -137,8 +137,8 @@ impl LoadRun {
     }
 
     /// When the next block or acknowledgement of a flow that is moved here is due.
-    pub(super) fn next_deadline(&self, is_outside: impl Fn(FlowNo) -> bool) -> Option<Timestamp> {
-        let inside = self.transfers.iter().filter(|(no, _)| !is_outside(**no));
+    pub(super) fn next_deadline(&self, moves: impl Fn(FlowNo) -> bool) -> Option<Timestamp> {
+        let inside = self.transfers.iter().filter(|(no, _)| moves(**no));
         let due = |(no, transfer): (&FlowNo, &SharedTransfer)| {
             let at = lock(transfer).next_deadline()?;
             // A stream that is behind is asked again at the next tick.
@@ -173,7 +173,8 @@ impl Engine {
     pub(super) fn load_deadline(&self) -> Option<Timestamp> {
         let load = self.load.as_ref()?;
         let outside = load.outside;
-        load.next_deadline(|no| outside && self.flow(no).is_some_and(|f| !f.has_stream()))
+        // A flow that is over sends nothing, whatever is due on it.
+        load.next_deadline(|no| self.flow(no).is_some_and(|f| f.is_open() && (f.has_stream() || !outside)))
     }
 
     pub(super) fn load_is_over(&self) -> bool {

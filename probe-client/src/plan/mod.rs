@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `check` | the plan of `check` |
 //! | `soak` | the plan of `soak` |
+//! | `rehearse` | the plan of `rehearse` |
 //! | `load`, `check_load` | steps of load; those of `check` |
 //! | `experiments` | groups of flows that belong together: fans, trials, crossed rates, ladders, fragments |
 //!
@@ -16,6 +17,7 @@ mod check;
 pub mod check_load;
 pub mod experiments;
 pub mod load;
+pub mod rehearse;
 mod soak;
 
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! What is reported of a run, in the shape that other programs read. What was not measured is null.
 
 use probe_analysis::model::{
-    AddressReachability, ClockSummary, FlowSummary, Instrument, Meanwhile, PathMtuSummary, PathSummary,
-    Reachability, Recovery, Refused, Verdict,
+    AddressReachability, ClockSummary, FlowSummary, Instrument, LoadedDelay, Meanwhile, PathMtuSummary,
+    PathSummary, Reachability, Recovery, Refused, TransferSummary, Verdict,
 };
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Finding};
@@ -39,6 +39,10 @@ pub struct Report {
     pub flows: Vec<FlowSummary>,
     /// What happened when.
     pub events: Vec<Event>,
+    /// What a rehearsed transfer got, by direction.
+    pub transfers: Vec<TransferSummary>,
+    /// Delay of each class while load is on the line, beside that without.
+    pub under_load: Vec<LoadedDelay>,
     /// Largest packets in each direction.
     pub path_mtu: Vec<PathMtuSummary>,
     /// The clocks of both ends.

@@ -6,6 +6,7 @@ mod flows;
 mod instrument;
 mod path;
 pub(crate) mod reach;
+mod transfer;
 mod verdict;
 
 use crate::causes::{self, Case};
@@ -28,6 +29,8 @@ pub fn analyse(evidence: &Evidence) -> Analysis {
         path: path::path(&case),
         flows: flows::flows(&case),
         events: events::events(&case),
+        transfers: transfer::transfers(&case),
+        under_load: transfer::loaded_delays(&case),
         path_mtu: facts::path_mtu(evidence),
         clock: facts::clock(&case),
         instrument: instrument::instrument(&case, run.local),

@@ -19,6 +19,7 @@ pub fn render(report: &Report, look: Look) -> String {
     head(report, &mut page);
     reach(report, &mut page);
     path(report, &mut page);
+    transfer(report, &mut page);
     findings::render(report, &mut page);
     figures::render(report, &mut page);
     page.into_text()
@@ -98,6 +99,53 @@ fn explain(reach: Reach) -> &'static str {
         Reach::OneWay => "no answer comes back (one-way)",
     }
 }
+
+fn transfer(report: &Report, page: &mut Page) {
+    if !report.transfers.is_empty() {
+        page.heading("What did the transfer get?");
+    }
+    let rate = |bps: Option<f64>| bps.map_or_else(|| "?".to_owned(), |bps| format!("{:.3}", bps / 1e6));
+    for transfer in &report.transfers {
+        let says = format!(
+            "{} of {} Mbit/s over {}; {} of {} blocks lost",
+            rate(transfer.sustained_bps),
+            rate(Some(transfer.target_bps as f64)),
+            numbers::seconds(transfer.length_s),
+            numbers::count(transfer.packets_lost),
+            numbers::count(transfer.packets_sent)
+        );
+        page.row(if transfer.direction == Direction::Up { "Up" } else { "Down" }, &says);
+        if transfer.sent_bps.is_some_and(|sent| sent < SENT * transfer.target_bps as f64) {
+            let says = format!(
+                "only {} Mbit/s could be sent: the sending end was too slow, not the path",
+                rate(transfer.sent_bps)
+            );
+            page.row("", &says);
+        }
+        for slowed in transfer.slowed.iter().take(SLOWED_SHOWN) {
+            let what = if slowed.cut { "cut" } else { "slowed" };
+            let says = format!(
+                "{what} from {} to {} after the start: {} Mbit/s arrived",
+                numbers::seconds(slowed.from_s),
+                numbers::seconds(slowed.to_s),
+                rate(slowed.rate_bps)
+            );
+            page.row("", &says);
+        }
+    }
+    if !report.under_load.is_empty() {
+        page.heading("What does load do to delay?");
+    }
+    for class in &report.under_load {
+        let name = class.flow.split_once('/').map_or(class.flow.as_str(), |(_, name)| name);
+        page.row(name, &format!("{:+.1} ms at the median", class.added_delay_ms));
+    }
+}
+
+/// Stretches of a slower transfer that are shown; the JSON has all of them.
+const SLOWED_SHOWN: usize = 5;
+/// A sender that reaches this share of its target has kept it.
+const SENT: f64 = 0.98;
 
 fn path(report: &Report, page: &mut Page) {
     let Some(path) = &report.path else { return };
