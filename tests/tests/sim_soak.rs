@@ -193,9 +193,7 @@ fn one_dead_port_is_followed_at_once_and_its_successor_works_while_it_is_dead() 
         assert!(opened.at.since(silence.at) < secs(3), "{planned:?}");
         assert_eq!(ended.end, End::TimedOut);
         let watched = ended.at.since(silence.at);
-        // QUIC gives up by itself after a minute without a word.
-        let least = if planned.carrier == Carrier::Udp { 60 } else { 40 };
-        assert!(watched >= secs(least) && watched < secs(65), "{planned:?} {watched:?}");
+        assert!(watched >= secs(60) && watched < secs(65), "{planned:?} {watched:?}");
     }
     // Nobody else was touched.
     let dead: BTreeSet<_> = successors.iter().filter_map(|p| p.replaces).collect();
@@ -301,6 +299,36 @@ fn a_night_with_a_classifier_and_a_new_address_stays_flat() {
     }));
     let moved = told.others.iter().filter(|o| matches!(o, Observation::Moved(_))).count();
     assert!(moved >= 24, "{moved}");
+}
+
+#[test]
+fn a_lost_way_to_the_network_is_the_host_s_own_and_another_one_gets_new_ports() {
+    for another in [false, true] {
+        let fault = Fault::LoseWay { at: secs(60), length: secs(60), another };
+        let (observations, ran) = run(Setup {
+            faults: vec![fault],
+            ..soak(7, secs(260), SoakOptions { per_class: 2, ..slow(40) })
+        });
+        assert_true(&observations, &ran);
+        let mut told = Told::default();
+        observations.into_iter().for_each(|o| told.see(o));
+        let changes = told.others.iter().filter(
+            |o| matches!(o, Observation::Host(e) if matches!(e.what, HostFault::InterfaceChanged { .. })),
+        );
+        assert_eq!(changes.count(), 2);
+        for fate in ["lost up", "lost down", "unknown"] {
+            assert!(!told.fates.contains_key(fate), "{another} {:?}", told.fates);
+        }
+        // Failures to send are put together, not told one by one.
+        let failures = told
+            .others
+            .iter()
+            .filter(|o| matches!(o, Observation::Host(e) if matches!(e.what, HostFault::SendFailed(_))));
+        assert!((1..=6).contains(&failures.count()));
+        let udp = told.of(Carrier::Udp, Purpose::Old);
+        let successors = udp.iter().filter(|p| p.replaces.is_some()).count();
+        assert_eq!((udp.len(), successors), if another { (16, 8) } else { (8, 0) });
+    }
 }
 
 /// Something that happens to the network or a host within the first two minutes.

@@ -22,8 +22,9 @@ use crate::engine::{Closed, SendError};
 const ALPN: &[u8] = b"probe";
 /// Most commands that wait for one connection.
 const MAX_COMMANDS: usize = 1024;
-/// A connection that hears nothing for so long is given up by QUIC itself; probes tell much earlier.
-const IDLE: Duration = Duration::from_secs(60);
+/// A connection that hears nothing for so long is given up by QUIC itself: later than the engine, which watches a silent
+/// flow for a minute.
+const IDLE: Duration = Duration::from_secs(150);
 
 enum Command {
     Bytes(Vec<u8>),

@@ -14,9 +14,19 @@ use super::{Engine, Phase};
 pub(super) const LATE: Duration = Duration::from_secs(3);
 
 impl Flow {
+    /// Whether the transport itself still tries to bring what is under way: on a connection that is open, a segment is
+    /// late, however long its timer waits, and lost only with the connection.
+    fn is_retransmitting(&self) -> bool {
+        self.is_open() && !self.probes_are_datagrams()
+    }
+
     /// Whether a probe is without a reply for long.
     pub(super) fn has_overdue(&self, now: Timestamp) -> bool {
-        self.pending.iter().any(|p| p.reply.is_none() && p.excluded.is_none() && now.since(p.sent) >= LATE)
+        !self.is_retransmitting()
+            && self
+                .pending
+                .iter()
+                .any(|p| p.reply.is_none() && p.excluded.is_none() && now.since(p.sent) >= LATE)
     }
 }
 
@@ -93,6 +103,9 @@ impl Engine {
             return;
         }
         let Some(look) = flow.look.take() else { return };
+        if flow.is_retransmitting() && self.phase < Phase::Settle {
+            return;
+        }
         while let Some(flow) = self.flow(no) {
             let Some(front) = flow.pending.front() else { return };
             let seq = flow.base_seq;

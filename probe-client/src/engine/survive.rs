@@ -22,8 +22,8 @@ pub(super) struct Faults {
     open: Vec<HostEvent>,
     /// Addresses that were replaced: where flows to the first go instead.
     moved: Vec<(IpAddr, IpAddr)>,
-    /// The way that the sockets were opened on, while there is none.
-    lost_way: Option<String>,
+    /// The way that the sockets were opened on, while there is none, and since when there is none.
+    lost_way: Option<(String, Timestamp)>,
 }
 
 /// How the way to the network is called where there is none.
@@ -60,11 +60,14 @@ impl Engine {
                 self.void_gaps(from, to);
                 // A way that comes back as it was still serves the sockets that were opened on it.
                 let same = if new == NO_WAY {
-                    self.faults.lost_way.get_or_insert_with(|| old.clone());
+                    self.faults.lost_way.get_or_insert_with(|| (old.clone(), from));
                     true
+                } else if let Some((lost, since)) = self.faults.lost_way.take() {
+                    // What streams were given meanwhile lay in this host.
+                    self.exclude_between(since, to, Excluded::InterfaceChanged);
+                    lost == *new
                 } else {
-                    let lost = self.faults.lost_way.take();
-                    old == NO_WAY && lost.as_ref() == Some(new)
+                    false
                 };
                 self.observe(Observation::Host(HostEvent { from, to, what }));
                 if !same {

@@ -47,6 +47,11 @@ impl Socket {
     }
 }
 
+/// The way to the network, in the driver's words.
+pub(super) const WAY: &str = "eth0 10.0.0.2 via 10.0.0.1";
+/// What the system says where there is none.
+const NO_WAY: &str = "Network is unreachable";
+
 /// What the process is not doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asleep {
@@ -79,6 +84,8 @@ pub(super) struct ClientHost {
     wall_step_ns: i64,
     /// What the host's own firewall lets nobody send.
     forbidden: Vec<Protocol>,
+    /// The way to the network, in words; none while there is none.
+    way: Option<&'static str>,
     reassembly: Reassembly,
     fragment_id: u16,
     wire: Vec<u8>,
@@ -115,6 +122,7 @@ impl ClientHost {
             slept: false,
             wall_step_ns: 0,
             forbidden: Vec::new(),
+            way: Some(WAY),
             reassembly: Reassembly::default(),
             fragment_id: 0,
             wire: Vec::new(),
@@ -187,7 +195,7 @@ impl ClientHost {
     /// Takes a packet from the link.
     pub(super) fn deliver(&mut self, now: Timestamp, packet: Packet, io: &mut Io<'_>) {
         self.due = None;
-        if self.asleep == Asleep::Suspended {
+        if self.asleep == Asleep::Suspended || self.way.is_none() {
             io.truth.refused_by_hosts += 1;
             return;
         }
@@ -463,6 +471,7 @@ impl ClientHost {
         let made = match carrier {
             // connect(2) says so for TCP; for UDP only sending does.
             Carrier::Tcp | Carrier::Tls if self.forbidden.contains(&protocol) => Err(FORBIDDEN.to_owned()),
+            Carrier::Tcp | Carrier::Tls if self.way.is_none() => Err(NO_WAY.to_owned()),
             Carrier::Udp => Ok(Socket::Udp { local, to, fragments }),
             Carrier::Tcp | Carrier::Tls => {
                 let tls = (carrier == Carrier::Tls).then_some(&self.tls);
@@ -525,6 +534,7 @@ impl ClientHost {
             Some(Socket::Udp { .. }) if self.forbidden.contains(&Protocol::Udp) => {
                 Err(SendError::Other(FORBIDDEN.to_owned()))
             }
+            Some(Socket::Udp { .. }) if self.way.is_none() => Err(SendError::Unreachable(NO_WAY.to_owned())),
             Some(Socket::Udp { local, to, fragments }) => {
                 let packet = build::udp(*local, *to, wire);
                 let fits = |p: &Packet| p.size() <= usize::from(LINK_MTU) || *fragments;
@@ -572,6 +582,9 @@ impl ClientHost {
             stream.flush(now, &mut io.out);
         }
         self.lingering.retain(|stream| !stream.tcp.is_closed());
+        if self.way.is_none() {
+            io.out.clear();
+        }
         if !self.forbidden.is_empty() {
             io.out.retain(|packet| !self.forbidden.contains(&packet.protocol()));
         }
@@ -621,6 +634,16 @@ impl ClientHost {
     /// The host's own firewall lets nobody send it.
     pub(super) fn forbid(&mut self, protocol: Protocol) {
         self.forbidden.push(protocol);
+    }
+
+    /// The way to the network goes, comes back, or is another; the driver tells the engine.
+    pub(super) fn set_way(&mut self, now: Timestamp, new: Option<&'static str>, io: &mut Io<'_>) {
+        let words = |way: Option<&'static str>| way.unwrap_or("none").to_owned();
+        let old = std::mem::replace(&mut self.way, new);
+        self.due = None;
+        let what = HostFault::InterfaceChanged { old: words(old), new: words(new) };
+        self.engine.handle_host(now, now, what);
+        self.pump(now, io);
     }
 
     pub(super) fn set_wall_clock(&mut self, by_ns: i64) {

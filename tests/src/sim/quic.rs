@@ -34,7 +34,7 @@ use super::world::Io;
 use crate::packet::{Packet, build};
 
 /// A connection that hears nothing for so long is given up, as both programs have it.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(150);
 /// The application protocol that both ends name.
 const ALPN: &[u8] = b"probe";
 /// Most bytes of a stream that wait for QUIC to take them.

@@ -120,6 +120,15 @@ pub enum Fault {
         /// Which.
         protocol: Protocol,
     },
+    /// The client's host has no way to the network for a time.
+    LoseWay {
+        /// When.
+        at: Duration,
+        /// For how long.
+        length: Duration,
+        /// Afterwards it has another one.
+        another: bool,
+    },
     /// The side host loads the path with UDP towards the client.
     CrossTraffic {
         /// When.

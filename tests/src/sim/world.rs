@@ -77,6 +77,7 @@ enum Happening {
     SuspendClient,
     ResumeClient,
     SetClientClock(i64),
+    SetWay(Option<&'static str>),
     ForgetMappings,
     Cross { gap: Duration, until: Timestamp, size: u16 },
 }
@@ -239,6 +240,10 @@ impl World {
                 Fault::StallClient { at, length } => (at, H::StallClient, Some((length, H::ResumeClient))),
                 Fault::SuspendClient { at, length } => {
                     (at, H::SuspendClient, Some((length, H::ResumeClient)))
+                }
+                Fault::LoseWay { at, length, another } => {
+                    let new = if another { "wlan0 10.0.0.9 via 10.0.0.1" } else { super::client::WAY };
+                    (at, H::SetWay(None), Some((length, H::SetWay(Some(new)))))
                 }
                 Fault::SetClientClock { at, by_ns } => (at, H::SetClientClock(by_ns), None),
                 Fault::ForgetMappings { at } => (at, H::ForgetMappings, None),
@@ -406,6 +411,10 @@ impl World {
             Happening::ResumeClient => {
                 port = Port::Client;
                 self.client.resume(self.now, &mut io);
+            }
+            Happening::SetWay(way) => {
+                port = Port::Client;
+                self.client.set_way(self.now, way, &mut io);
             }
             Happening::SetClientClock(by_ns) => self.client.set_wall_clock(by_ns),
             Happening::ForgetMappings => self.middlebox.forget_mappings(),
