@@ -47,7 +47,9 @@ pub fn contradictions(scenario: &Scenario, report: &Report, lines: &[Line]) -> V
         return Vec::new();
     }
     let mut ports: BTreeMap<u16, (&Flow, Dropped)> = BTreeMap::new();
-    for flow in report.flows.iter().filter(|flow| flow.transport == "udp") {
+    // A load's blocks are counted by themselves.
+    let probed = |flow: &&Flow| flow.transport == "udp" && !flow.id.starts_with("load/");
+    for flow in report.flows.iter().filter(probed) {
         if let Some(source) = flow.source.as_ref().and_then(|s| s.parse::<SocketAddr>().ok()) {
             ports.insert(source.port(), (flow, Dropped::default()));
         }

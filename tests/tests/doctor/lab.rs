@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
 /// How long a packet that must arrive may take.
 pub(crate) const GENEROUS: Duration = Duration::from_secs(10);
+/// How long anything may take that is done in a namespace: beyond, it hangs.
+const LONGEST: Duration = Duration::from_secs(300);
 /// How long a packet that must not arrive is waited for.
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -48,7 +50,8 @@ impl Netns {
 
     /// Runs a future in the namespace.
     pub(crate) fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
-        self.run(|| runtime().block_on(work))
+        let bounded = async { tokio::time::timeout(LONGEST, work).await.expect("it has not ended in time") };
+        self.run(|| runtime().block_on(bounded))
     }
 
     /// Runs a shell script in the namespace; it must succeed.
@@ -59,7 +62,8 @@ impl Netns {
     /// Runs a shell script in the namespace.
     pub(crate) fn try_sh(&self, script: &str) -> Result<String, String> {
         self.run(|| {
-            let out = std::process::Command::new("sh").args(["-ec", script]).output().expect("sh");
+            let out = std::process::Command::new("timeout").args(["120", "sh", "-ec", script]).output();
+            let out = out.expect("timeout and sh");
             if out.status.success() {
                 Ok(String::from_utf8_lossy(&out.stdout).into_owned())
             } else {
@@ -159,7 +163,7 @@ impl Site {
                 }
             });
         });
-        is_ready.recv().expect("echo");
+        is_ready.recv_timeout(GENEROUS).expect("echo");
         let site = Self { host, clients, stop: Some(stop), echo: Some(echo) };
         // Addresses and neighbours are known before anything is filtered.
         for open in site.exchanges(&[true; 10]) {

@@ -100,6 +100,7 @@ impl Router {
                         continue;
                     };
                     stream.set_nonblocking(false).unwrap();
+                    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                     let request = read_request(&mut stream);
                     let (status, body) = soap(&request, spoken, &asked);
                     let answer =
