@@ -12,4 +12,5 @@ pub mod judge;
 pub mod plan;
 pub mod record;
 pub mod report;
+pub mod trace;
 pub mod tui;

@@ -13,6 +13,7 @@
 //! | which statistic follows which RFC | [`stats`] |
 //! | what comes out | [`model`] |
 //! | how a cause is told, and where to add one | [`causes`] |
+//! | what limits the rate of a stream of packets | [`rate`] |
 //! | severities, fixes and commands | [`words`] |
 //!
 //! The crate reads no clock, opens nothing and knows nothing of how a run is made.
@@ -25,6 +26,7 @@ pub mod evidence;
 pub mod made_up;
 pub mod model;
 pub mod observation;
+pub mod rate;
 pub mod stats;
 mod summarise;
 pub mod words;

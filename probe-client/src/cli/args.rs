@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use probe_protocol::finding::Severity;
 
+use super::analyze::AnalyzeArgs;
 use super::units;
 
 /// Measures what the path to a probe-server does to TCP, TLS, UDP and QUIC, and names the cause.
@@ -44,8 +45,8 @@ pub(super) enum Command {
     Report(Later),
     #[command(hide = true)]
     Compare(Later),
-    #[command(hide = true)]
-    Analyze(Later),
+    /// Judges anybody's packet trace: what limits its rate, what it loses, and why.
+    Analyze(AnalyzeArgs),
 }
 
 impl Command {

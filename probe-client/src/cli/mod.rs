@@ -3,6 +3,7 @@
 //! Data goes to standard output, all else to standard error. Every failure is one line that says what is wrong and what
 //! to do about it.
 
+mod analyze;
 mod args;
 mod check;
 mod diagnose;
@@ -44,6 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 fn command(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Check(args) => check::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Schema => output::data(&json::schema()?).map(|()| Exit::Clean),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -59,9 +61,7 @@ fn command(command: Command) -> Result<Exit, Failure> {
         Command::Export(args) => export::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Rehearse(args) => rehearse::run(&args),
-        Command::Report(_) | Command::Compare(_) | Command::Analyze(_) => {
-            Err(Failure::NotInThisVersion(command.name()))
-        }
+        Command::Report(_) | Command::Compare(_) => Err(Failure::NotInThisVersion(command.name())),
     }
 }
 

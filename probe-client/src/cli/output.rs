@@ -59,6 +59,14 @@ pub(super) enum Failure {
         /// What the system says.
         error: io::Error,
     },
+    /// A trace cannot be read.
+    #[error("the trace {path}: {says}")]
+    Trace {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        says: String,
+    },
     /// The run could not be made.
     #[error(transparent)]
     Check(#[from] CheckError),
@@ -105,7 +113,8 @@ impl Failure {
             | Self::File(_)
             | Self::Exists(_)
             | Self::Binary
-            | Self::Write { .. } => Exit::Usage,
+            | Self::Write { .. }
+            | Self::Trace { .. } => Exit::Usage,
             Self::Check(_) | Self::Output(_) | Self::Json(_) => Exit::NotMeasured,
             Self::Stopped => Exit::Stopped,
         }

@@ -10,6 +10,7 @@ mod dpi;
 mod hosts;
 mod loss;
 mod marks;
+mod qos;
 mod reachability;
 mod state;
 #[cfg(test)]
@@ -109,6 +110,18 @@ pub static DETECTORS: &[Detector] = &[
         detect: state::address_changed::detect,
         silences: &[Cause::NatRebinding],
     },
+    // Load: what UDP alone suffers comes before what all do.
+    Detector {
+        cause: Cause::UdpPolicer,
+        detect: qos::limits::detect,
+        silences: &[Cause::LossyPath, Cause::OneWayLoss],
+    },
+    Detector {
+        cause: Cause::UdpDeprioritized,
+        detect: qos::deprioritized::detect,
+        silences: &[Cause::LossyPath, Cause::OneWayLoss],
+    },
+    Detector { cause: Cause::FlowThrottled, detect: qos::throttled::detect, silences: &[] },
     // What is left over, and cannot be told yet.
     Detector { cause: Cause::Unexplained, detect: unexplained::silence::detect, silences: &[] },
     Detector { cause: Cause::Unexplained, detect: unexplained::died::detect, silences: &[] },

@@ -2,6 +2,7 @@
 //! paragraph for the firewall team. All of it is data, in [`TABLE`] and [`SEVERITIES`].
 
 mod commands;
+mod rate;
 mod severity;
 mod table;
 
@@ -9,13 +10,14 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Finding, Parameters};
 
 pub use self::commands::commands;
+pub use self::rate::RATE;
 pub use self::severity::{SEVERITIES, severity};
 pub use self::table::{TABLE, Words};
 
 /// The words of a cause and of its kind, where that has words of its own; those of `unexplained` where this version has
 /// none.
 pub fn of(cause: Cause, kind: Option<&str>) -> &'static Words {
-    let row = |cause, kind| TABLE.iter().find(|row| row.cause == cause && row.kind == kind);
+    let row = |cause, kind| TABLE.iter().chain(RATE).find(|row| row.cause == cause && row.kind == kind);
     row(cause, kind).or_else(|| row(cause, None)).unwrap_or(&TABLE[0])
 }
 
@@ -75,12 +77,43 @@ fn filled(text: &str, fill: &Fill<'_>) -> String {
         .replace("{way}", way)
         .replace("{loss}", &loss)
         .replace("{mtu}", &mtu)
+        .replace(
+            "{rate}",
+            &p.rate_bps
+                .map_or_else(|| "some rate".to_owned(), |r| format!("{} Mbit/s", digits(r as f64 / 1e6))),
+        )
+        .replace("{burst}", &p.burst_bytes.map_or_else(|| "some".to_owned(), |b| format!("{b} bytes")))
+        .replace(
+            "{pps}",
+            &p.packets_per_second.map_or_else(|| "some number of".to_owned(), |n| format!("{n:.0}")),
+        )
+        .replace("{delay}", &p.added_delay_ms.map_or_else(|| "much".to_owned(), |d| format!("{d:.0} ms")))
+        .replace("{period}", &seconds(p.period_s))
+        .replace("{length}", &seconds(p.length_s))
+        .replace("{hold}", &seconds(p.hold_s))
         .replace("{reason}", &text_of(&p.reason))
         .replace("{issuer}", &text_of(&p.issuer))
         .replace("{kind}", &text_of(&p.kind))
         .replace("{KIND}", &text_of(&p.kind).to_uppercase())
         .replace("{old}", &text_of(&p.old))
         .replace("{new}", &text_of(&p.new))
+}
+
+/// Three digits.
+fn digits(value: f64) -> String {
+    match value {
+        v if v < 1.0 => format!("{v:.3}"),
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+fn seconds(value: Option<f64>) -> String {
+    value.map_or_else(
+        || "a while".to_owned(),
+        |s| if s < 1.0 { format!("{:.0} ms", s * 1e3) } else { format!("{} s", digits(s)) },
+    )
 }
 
 /// With a capital letter at its start.
@@ -111,7 +144,11 @@ mod tests {
     #[test]
     fn every_cause_that_is_detected_has_words_and_every_cause_a_severity() {
         for detector in crate::causes::DETECTORS {
-            assert!(TABLE.iter().any(|row| row.cause == detector.cause), "{} has no words", detector.cause);
+            assert!(
+                TABLE.iter().chain(RATE).any(|row| row.cause == detector.cause),
+                "{} has no words",
+                detector.cause
+            );
         }
         for cause in Cause::ALL {
             assert_eq!(SEVERITIES.iter().filter(|(c, _)| c == cause).count(), 1, "{cause}");
@@ -122,7 +159,7 @@ mod tests {
     fn every_place_in_a_text_is_filled() {
         let parameters = Parameters::default();
         let fill = Fill { parameters: &parameters, direction: None, port: 8886 };
-        for row in TABLE {
+        for row in TABLE.iter().chain(RATE) {
             for text in [row.headline, row.fix, row.message.unwrap_or_default()] {
                 let text = filled(text, &fill).replace("{target}", "").replace("{evidence}", "");
                 assert!(!text.contains('{'), "{text}");

@@ -107,7 +107,7 @@ fn events(report: &Report, page: &mut Page) {
 
 fn instrument(report: &Report, page: &mut Page) {
     let instrument = &report.instrument;
-    if !report.run.measured {
+    if !report.run.measured || report.run.kind == "analyze" {
         return;
     }
     page.heading("How good was the measurement?");

@@ -39,12 +39,16 @@ fn head(report: &Report, page: &mut Page) {
     let run = &report.run;
     let mut facts = vec![format!("{} of {}", run.kind, run.target)];
     facts.extend(run.started.as_ref().map(|started| format!("started {started}")));
-    facts.push(format!("took {}", numbers::seconds(run.duration_s)));
+    let took = if run.kind == "analyze" { "covers" } else { "took" };
+    facts.push(format!("{took} {}", numbers::seconds(run.duration_s)));
     facts.extend(run.client_observed_as.as_ref().map(|seen| format!("the listener sees you as {seen}")));
     facts.extend(run.listener_version.as_ref().map(|version| format!("listener version {version}")));
     page.paragraph(0, &format!("{}.", facts.join("; ")));
     if run.local {
         page.paragraph(0, "Both ends ran in this computer (--local): the figures are the instrument's own, not a network's.");
+    }
+    if run.kind == "analyze" {
+        return;
     }
     if !run.invited {
         page.paragraph(
@@ -64,6 +68,9 @@ fn head(report: &Report, page: &mut Page) {
 }
 
 fn reach(report: &Report, page: &mut Page) {
+    if report.run.kind == "analyze" {
+        return;
+    }
     page.heading("Does it get through?");
     let several = report.reachability_by_address.len() > 1;
     for place in &report.reachability_by_address {

@@ -1,0 +1,313 @@
+//! One segment of one direction: which class of its packets is limited, and what the others lose.
+
+use super::{Sample, Transport};
+use crate::rate::judge::{self, Judgement, Limit};
+use crate::rate::{Packet, quantile};
+use crate::stats::hypothesis::fisher_at_least;
+
+/// Flows that are judged by themselves: those with the most packets.
+const OWN_FLOWS: usize = 6;
+/// Fewest packets of a class that is judged.
+const MIN_PACKETS: usize = 60;
+/// A segment is halved so often to find a limit that holds in a part of it alone.
+const HALVINGS: u32 = 3;
+/// Blocks of a segment in which loss is counted, unless they would be longer than half a second.
+const BLOCKS: f64 = 40.0;
+/// Fewest packets of a part.
+const MIN_PART: usize = 400;
+
+/// Whose packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// All of the direction.
+    All,
+    /// Those of one transport.
+    Of(Transport),
+    /// Those of one flow.
+    Flow(u32),
+}
+
+impl Class {
+    fn holds(self, sample: &Sample) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(transport) => sample.transport == Some(transport),
+            Self::Flow(flow) => sample.flow == flow,
+        }
+    }
+}
+
+/// What is said of a part of a segment.
+#[derive(Clone, Debug)]
+pub(super) struct Verdict {
+    /// Seconds after the trace's start.
+    pub(super) from: f64,
+    /// Seconds after the trace's start.
+    pub(super) to: f64,
+    /// What limits it, and whom.
+    pub(super) limited: Option<Limited>,
+    /// What all packets of the part show.
+    pub(super) all: Judgement,
+    /// Packets that no limit accounts for.
+    pub(super) rest: Rest,
+}
+
+/// A limit and those it binds.
+#[derive(Clone, Debug)]
+pub(super) struct Limited {
+    pub(super) class: Class,
+    pub(super) limit: Limit,
+    pub(super) judgement: Judgement,
+    /// Flows that it binds, with the most packets first; at most eight.
+    pub(super) flows: Vec<u32>,
+    /// They are all UDP, or all TCP.
+    pub(super) transport: Option<Transport>,
+    /// TCP beside it, where there was some.
+    pub(super) control: Option<Control>,
+    /// When the first and the last packet met the limit.
+    pub(super) active: (f64, f64),
+}
+
+/// TCP beside a limited class, in the same time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Control {
+    pub(super) sent: u64,
+    pub(super) lost: u64,
+    /// Highest rate over a second, bytes per second.
+    pub(super) peak: f64,
+    /// Probability of its being spared by chance.
+    pub(super) p: f64,
+    /// Median excess delay of it, seconds.
+    pub(super) delay: f64,
+    /// Median excess delay of the limited class, seconds.
+    pub(super) limited_delay: f64,
+}
+
+/// Packets that no limit accounts for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rest {
+    pub(super) sent: u64,
+    pub(super) lost: u64,
+    /// Blocks of at most half a second with loss.
+    pub(super) blocks: usize,
+    /// Judged by themselves: delay rises before their losses.
+    pub(super) queue_before_loss: bool,
+    /// Delay does not rise before them, and enough of them were seen to say so.
+    pub(super) flat: bool,
+    /// Stretches of loss, for the mean length of a burst.
+    pub(super) periods: u64,
+}
+
+/// Judges a segment, in sending order.
+pub(super) fn judge(samples: &[Sample]) -> Vec<Verdict> {
+    let mut out = Vec::new();
+    if !samples.is_empty() {
+        part(samples, HALVINGS, &mut out);
+    }
+    out
+}
+
+fn part(samples: &[Sample], halvings: u32, out: &mut Vec<Verdict>) {
+    let whole = verdict(samples);
+    let is_settled = whole.limited.as_ref().is_some_and(|l| !matches!(l.limit, Limit::Shallow { .. }));
+    let has_more = whole.rest.lost >= 2 * crate::rate::bucket::MIN_DROPS as u64
+        || whole.all.queue.is_some_and(|q| q.explained > 0.3);
+    if is_settled || halvings == 0 || samples.len() < 2 * MIN_PART || !has_more {
+        out.push(whole);
+        return;
+    }
+    let middle = (whole.from + whole.to) / 2.0;
+    let at = samples.partition_point(|s| s.at < middle);
+    if at < MIN_PART || samples.len() - at < MIN_PART {
+        out.push(whole);
+        return;
+    }
+    let mut parts = Vec::new();
+    part(&samples[..at], halvings - 1, &mut parts);
+    part(&samples[at..], halvings - 1, &mut parts);
+    if parts.iter().any(|p| p.limited.as_ref().is_some_and(|l| !matches!(l.limit, Limit::Shallow { .. }))) {
+        out.extend(parts);
+    } else {
+        out.push(whole);
+    }
+}
+
+fn series(samples: &[Sample], class: Class) -> Vec<Packet> {
+    samples
+        .iter()
+        .filter(|s| class.holds(s))
+        .map(|s| Packet { at: s.at, bytes: s.bytes, delay: s.delay })
+        .collect()
+}
+
+fn verdict(samples: &[Sample]) -> Verdict {
+    let all = judge::judge(&series(samples, Class::All));
+    let limited = limited(samples, &all).or_else(|| trimmed(samples));
+    let rest = rest(samples, limited.as_ref(), &all);
+    Verdict {
+        from: samples.first().map_or(0.0, |s| s.at),
+        to: samples.last().map_or(0.0, |s| s.at),
+        limited,
+        all,
+        rest,
+    }
+}
+
+/// A limit that holds from the first loss to the last one alone.
+fn trimmed(samples: &[Sample]) -> Option<Limited> {
+    let from = samples.iter().position(|s| s.delay.is_none())?;
+    let to = samples.iter().rposition(|s| s.delay.is_none())?;
+    let inner = &samples[from..=to];
+    if inner.len() < MIN_PACKETS || inner.len() * 10 > samples.len() * 9 {
+        return None;
+    }
+    let all = judge::judge(&series(inner, Class::All));
+    limited(inner, &all).filter(|l| matches!(l.limit, Limit::Policer { .. } | Limit::Packets { .. }))
+}
+
+/// How well a limit explains what it should.
+fn strength(limit: &Limit) -> f64 {
+    match limit {
+        Limit::Policer { fit, .. } | Limit::Packets { fit, .. } => fit.explained,
+        Limit::Shaper { fit, .. } => fit.explained,
+        Limit::Shallow { fit, .. } => fit.explained / 2.0,
+    }
+}
+
+fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
+    let mut flows: std::collections::BTreeMap<u32, (usize, Option<Transport>)> =
+        std::collections::BTreeMap::new();
+    for sample in samples {
+        flows.entry(sample.flow).or_insert((0, sample.transport)).0 += 1;
+    }
+    let mut classes: Vec<Class> = Vec::new();
+    let transports: std::collections::BTreeSet<_> = flows.values().filter_map(|f| f.1).collect();
+    if transports.len() > 1 {
+        classes.extend(transports.iter().map(|t| Class::Of(*t)));
+    }
+    let mut by_size: Vec<(u32, usize)> = flows.iter().map(|(f, (n, _))| (*f, *n)).collect();
+    by_size.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    if flows.len() > 1 {
+        classes.extend(
+            by_size.iter().take(OWN_FLOWS).filter(|(_, n)| *n >= MIN_PACKETS).map(|(f, _)| Class::Flow(*f)),
+        );
+    }
+    let mut best: Option<(Class, Judgement, Limit)> = all.limit.map(|limit| (Class::All, *all, limit));
+    for class in classes {
+        let series = series(samples, class);
+        if series.len() < MIN_PACKETS {
+            continue;
+        }
+        let found = judge::judge(&series);
+        let Some(limit) = found.limit else { continue };
+        // A wider class is preferred where it explains about as much.
+        if best.as_ref().is_none_or(|(_, _, b)| strength(&limit) > strength(b) + 0.08) {
+            best = Some((class, found, limit));
+        }
+    }
+    let (class, judgement, limit) = best?;
+    let bound: Vec<u32> = by_size
+        .iter()
+        .filter(|(f, _)| match class {
+            Class::All => true,
+            Class::Of(t) => flows.get(f).is_some_and(|x| x.1 == Some(t)),
+            Class::Flow(g) => g == *f,
+        })
+        .map(|(f, _)| *f)
+        .take(8)
+        .collect();
+    let mut of: Vec<Option<Transport>> =
+        samples.iter().filter(|s| class.holds(s)).map(|s| s.transport).collect();
+    of.dedup();
+    of.sort();
+    of.dedup();
+    let transport = if let [one] = of.as_slice() { *one } else { None };
+    let lost_at = samples.iter().filter(|s| class.holds(s) && s.delay.is_none()).map(|s| s.at);
+    let active = match limit {
+        Limit::Policer { .. } | Limit::Packets { .. } | Limit::Shallow { .. } => {
+            lost_at.fold((f64::INFINITY, 0.0), |(a, b), t| (f64::min(a, t), f64::max(b, t)))
+        }
+        Limit::Shaper { .. } => (samples.first()?.at, samples.last()?.at),
+    };
+    let control = (transport == Some(Transport::Udp)).then(|| control(samples, class, active, all)).flatten();
+    Some(Limited { class, limit, judgement, flows: bound, transport, control, active })
+}
+
+fn control(samples: &[Sample], class: Class, active: (f64, f64), all: &Judgement) -> Option<Control> {
+    let within = |s: &&Sample| s.at >= active.0 && s.at <= active.1;
+    let (mut sent, mut lost, mut limited_sent, mut limited_lost) = (0u64, 0u64, 0u64, 0u64);
+    let (mut delays, mut limited_delays) = (Vec::new(), Vec::new());
+    let mut seconds: std::collections::BTreeMap<i64, f64> = std::collections::BTreeMap::new();
+    let base = all.delays?.base;
+    for s in samples.iter().filter(within) {
+        let excess = s.delay.map(|d| base.excess(s.at, d));
+        if class.holds(s) {
+            limited_sent += 1;
+            limited_lost += u64::from(s.delay.is_none());
+            limited_delays.extend(excess);
+        } else if s.transport == Some(Transport::Tcp) {
+            sent += 1;
+            lost += u64::from(s.delay.is_none());
+            delays.extend(excess);
+            if s.delay.is_some() {
+                *seconds.entry(s.at.floor() as i64).or_default() += s.bytes;
+            }
+        }
+    }
+    if sent < 50 {
+        return None;
+    }
+    let length = (active.1 - active.0).clamp(0.1, 1.0);
+    Some(Control {
+        sent,
+        lost,
+        peak: seconds.values().copied().fold(0.0, f64::max) / length,
+        p: fisher_at_least(limited_lost, limited_sent, lost, sent),
+        delay: quantile(&mut delays, 0.5)?,
+        limited_delay: quantile(&mut limited_delays, 0.5)?,
+    })
+}
+
+fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest {
+    // A queue accounts for losses that follow on its filling. Others are the path's.
+    let accounts = |l: &Limited| {
+        !matches!(l.limit, Limit::Shaper { .. })
+            || l.judgement.is_queue_before_loss()
+            || !l.judgement.is_flat_before_loss()
+    };
+    let limited = limited.filter(|l| accounts(l));
+    let is_bound = |s: &Sample| limited.is_some_and(|l| l.class.holds(s));
+    let mut out = Rest::default();
+    let (mut block, mut was_lost) = (i64::MIN, false);
+    let length = samples.last().map_or(0.0, |s| s.at) - samples.first().map_or(0.0, |s| s.at);
+    let width = (length / BLOCKS).clamp(0.005, 0.5);
+    for sample in samples.iter().filter(|s| !is_bound(s)) {
+        out.sent += 1;
+        let is_lost = sample.delay.is_none();
+        out.lost += u64::from(is_lost);
+        out.periods += u64::from(is_lost && !was_lost);
+        was_lost = is_lost;
+        let this = (sample.at / width).floor() as i64;
+        if is_lost && this != block {
+            out.blocks += 1;
+            block = this;
+        }
+    }
+    let own;
+    let judgement = match limited {
+        None => all,
+        Some(_) if out.lost == 0 => return out,
+        Some(_) => {
+            let left: Vec<Packet> = samples
+                .iter()
+                .filter(|s| !is_bound(s))
+                .map(|s| Packet { at: s.at, bytes: s.bytes, delay: s.delay })
+                .collect();
+            own = judge::judge(&left);
+            &own
+        }
+    };
+    out.queue_before_loss = judgement.is_queue_before_loss();
+    out.flat = judgement.is_flat_before_loss();
+    out
+}
