@@ -371,3 +371,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_probe_takes_about_four_bytes_on_a_clean_path_and_at_most_six_on_a_lossy_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for (weather, most) in [(Weather::Clean, 4.1), (Weather::Lossy, 6.0)] {
+        let path = folder.path().join(format!("{weather:?}.probe"));
+        let recorder = create(&path, Resolution::Microsecond);
+        Night::new(weather, 42, Duration::from_secs(500), 7).for_each(|o| drop(record(&recorder, o)));
+        recorder.finish(None).unwrap();
+        let recording = Recording::open(&path).unwrap();
+        let probes = recording.probes().unwrap() as f64;
+        let per_probe = |table: &str| {
+            let bytes: i64 = recording
+                .connection()
+                .query_row(&format!("SELECT coalesce(sum(length(body)), 0) FROM {table}"), [], |row| {
+                    row.get(0)
+                })
+                .unwrap();
+            bytes as f64 / probes
+        };
+        let tables = ["chunks", "seconds", "packed"].map(|table| (table, per_probe(table)));
+        let all: f64 = tables.iter().map(|(_, bytes)| bytes).sum();
+        assert!(all <= most, "{weather:?}: {all:.2} bytes per probe: {tables:?}");
+    }
+}

@@ -47,8 +47,6 @@ pub struct Night {
 #[derive(Debug, Default)]
 struct Flow {
     seq: u64,
-    /// When its next slot is due, before jitter.
-    slot: Timestamp,
     settling: VecDeque<Probe>,
     losing: Option<Fate>,
 }
@@ -131,7 +129,7 @@ impl Night {
                 listener_wall: WallTime(1_769_896_800_400_000_000),
                 handshake: None,
             }));
-            self.flows.push(Flow { slot, ..Flow::default() });
+            self.flows.push(Flow::default());
             self.due.push(Reverse((slot, number as usize)));
         }
     }
@@ -175,14 +173,15 @@ impl Night {
 
     fn probe(&mut self, scheduled: Timestamp, at: usize) -> Probe {
         let fate = self.fate(at);
-        let sent = scheduled + Duration::from_nanos(2_000 + self.below(40_000));
+        // A host that has little else to do.
+        let sent = scheduled + Duration::from_nanos(2_000 + self.below(20_000));
         let drift = Duration::from_nanos((sent.0 - START.0) / 1_000_000 * 12);
         let arrived = sent + Duration::from_millis(8) + self.queueing();
         let dwell = Duration::from_nanos(9_000 + self.below(6_000));
         let kernel = arrived + dwell + Duration::from_millis(8) + self.queueing();
         let is_udp = at % 5 < 2;
         let reply = ProbeReply {
-            at: kernel + Duration::from_nanos(15_000 + self.below(30_000)),
+            at: kernel + Duration::from_nanos(15_000 + self.below(20_000)),
             kernel: is_udp.then_some(kernel),
             listener_arrived: arrived + AHEAD + drift,
             listener_kernel: is_udp,
@@ -229,15 +228,14 @@ impl Night {
             self.next_watch += Duration::from_secs(1);
         }
         let probe = self.probe(scheduled, at);
-        let jitter = Duration::from_millis(self.below(self.interval.as_millis() as u64 / 8 + 1));
-        let interval = self.interval;
+        // As the engine lays a soak's schedule: each interval from within a quarter of it, in 64 steps.
+        let step = Duration::from_micros(self.interval.as_micros() as u64 / 128);
+        let next = scheduled + self.interval - step * 32 + step * self.below(65) as u32;
         let flow = &mut self.flows[at];
         flow.settling.push_back(probe);
         while flow.settling.front().is_some_and(|p| p.sent + SETTLED <= probe.sent) {
             self.ready.extend(flow.settling.pop_front().map(Observation::Probe));
         }
-        flow.slot += interval;
-        let next = flow.slot + jitter;
         if next < self.end {
             self.due.push(Reverse((next, at)));
         }

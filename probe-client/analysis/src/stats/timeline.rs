@@ -1,5 +1,7 @@
-//! Counts over time in constant memory: blocks of half a second, which double in length when there are too many.
+//! Counts over time in constant memory: blocks of half a second, which double in length when there are too many. Blocks
+//! before the first and after the last count take no memory: a night has thousands of short flows.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use probe_protocol::time::Timestamp;
@@ -45,13 +47,15 @@ impl Counts {
 pub struct Timeline {
     start: Timestamp,
     length: Duration,
-    blocks: Vec<Counts>,
+    /// Number of the first block that is kept, since the start.
+    first: usize,
+    blocks: VecDeque<Counts>,
 }
 
 impl Timeline {
     /// Begins at a moment.
     pub fn new(start: Timestamp) -> Self {
-        Self { start, length: FIRST_LENGTH, blocks: Vec::new() }
+        Self { start, length: FIRST_LENGTH, first: 0, blocks: VecDeque::new() }
     }
 
     /// Adds counts at a moment; what is before the start counts as at the start.
@@ -59,10 +63,18 @@ impl Timeline {
         loop {
             let block = (at.since(self.start).as_nanos() / self.length.as_nanos()) as usize;
             if block < MAX_BLOCKS {
-                if self.blocks.len() <= block {
-                    self.blocks.resize(block + 1, Counts::default());
+                if self.blocks.is_empty() {
+                    self.first = block;
                 }
-                self.blocks[block].add(counts);
+                while block < self.first {
+                    self.blocks.push_front(Counts::default());
+                    self.first -= 1;
+                }
+                let place = block - self.first;
+                if self.blocks.len() <= place {
+                    self.blocks.resize(place + 1, Counts::default());
+                }
+                self.blocks[place].add(counts);
                 return;
             }
             self.halve();
@@ -71,8 +83,14 @@ impl Timeline {
 
     fn halve(&mut self) {
         self.length *= 2;
+        // Pairs are of blocks 0 and 1, 2 and 3, and so on.
+        if !self.first.is_multiple_of(2) {
+            self.blocks.push_front(Counts::default());
+        }
+        self.first /= 2;
         self.blocks = self
             .blocks
+            .make_contiguous()
             .chunks(2)
             .map(|pair| {
                 let mut sum = Counts::default();
@@ -82,9 +100,9 @@ impl Timeline {
             .collect();
     }
 
-    /// Start and counts of each block, in order.
+    /// Start and counts of each block from the first to the last that has any, in order.
     pub fn blocks(&self) -> impl Iterator<Item = (Timestamp, &Counts)> {
-        self.blocks.iter().enumerate().map(|(n, counts)| (self.start + self.length * n as u32, counts))
+        (self.first..).zip(&self.blocks).map(|(n, counts)| (self.start + self.length * n as u32, counts))
     }
 
     /// Length of a block.
@@ -116,6 +134,8 @@ mod tests {
                 });
                 prop_assert_eq!(counts.sent, within.count() as u64);
             }
+            let all: u64 = timeline.blocks().map(|(_, counts)| counts.sent).sum();
+            prop_assert_eq!(all, seconds.len() as u64);
         }
     }
 }
