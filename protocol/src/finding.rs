@@ -88,6 +88,9 @@ pub struct Parameters {
     /// Lost over sent, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_ratio: Option<f64>,
+    /// Share of source ports, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
     /// Delay added, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub added_delay_ms: Option<f64>,

@@ -26,12 +26,13 @@ const CHECK_ROOM: u64 = 4 << 20;
 const COMPRESSION: u8 = 6;
 
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
-    if args.full {
-        return Err(Failure::NotInThisVersion("check --full"));
-    }
     let target =
         if args.local { None } else { Some(key::target(args.target.as_deref(), args.key_file.as_deref())?) };
-    let depth = if args.quick { Depth::Quick } else { Depth::Normal };
+    let depth = match (args.quick, args.full) {
+        (true, _) => Depth::Quick,
+        (false, true) => Depth::Full,
+        (false, false) => Depth::Normal,
+    };
     let stop = Stop::default();
     signals::watch(stop.clone());
 

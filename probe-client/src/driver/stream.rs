@@ -152,6 +152,9 @@ impl StreamFlow {
             tcp::prepare(&self.socket)?;
             if self.tls.is_some() {
                 self.stage = Stage::Handshaking;
+                if let Some(connect) = self.connect {
+                    engine.handle(clock::now(), flow, Event::Reached { connect });
+                }
             } else {
                 self.stage = Stage::Up;
                 let (source, connect) = (self.socket.local_addr()?, self.connect);

@@ -63,6 +63,11 @@ use crate::plan::{Plan, ServerNameKind, Start as FlowStart};
 /// What happened, for [`Engine::handle`].
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// TCP's own handshake is over, and TLS's begins: what fails from here on is not TCP.
+    Reached {
+        /// Time that TCP's handshake took.
+        connect: Duration,
+    },
     /// A connection that [`Action::Connect`] asked for is there; for UDP, the socket is.
     Connected {
         /// Its local address.
@@ -451,6 +456,7 @@ impl Engine {
             Event::Connected { source, connect, channel } => {
                 self.connected(now, flow, source, connect, channel);
             }
+            Event::Reached { connect } => self.reached(flow, connect),
             Event::Closed(closed) => self.closed(now, flow, closed),
             Event::Datagram(arrived) => self.datagram(now, flow, arrived),
             Event::Bytes { bytes, at } => self.stream_bytes(now, flow, bytes, at),
@@ -657,13 +663,10 @@ impl Engine {
                 // A long run waits for its path to come back, where there was one.
                 let there = self.flows.values().any(Flow::is_open)
                     || (self.plan.long && self.session_since.is_some());
-                // And it is over when it said it would be, however soon everything was open.
+                // And it is over when it said it would be, however soon everything was open: the plan's times count from
+                // the start of the run.
                 let whole = self.started + self.plan.reach + self.plan.measure;
-                let next = match (there, self.plan.long) {
-                    (false, _) => Duration::ZERO,
-                    (true, true) => whole.since(now),
-                    (true, false) => self.plan.measure,
-                };
+                let next = if there { whole.since(now) } else { Duration::ZERO };
                 self.enter(now, Phase::Measure, next);
             }
             Phase::Measure => {

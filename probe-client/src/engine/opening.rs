@@ -27,12 +27,13 @@ const ATTEMPT: Duration = Duration::from_millis(2600);
 const MAX_ATTEMPTS: u32 = 3;
 /// From a refusal to the next attempt.
 const RETRY: Duration = Duration::from_millis(300);
-/// From one hello to the next within an attempt.
+/// From one hello to the next within an attempt: a dozen of them, so that a flow whose first packets are dropped opens in
+/// one attempt, from one port, and says how many they were.
 const HELLO_GAPS: [Duration; 4] = [
     Duration::from_millis(250),
-    Duration::from_millis(400),
-    Duration::from_millis(600),
-    Duration::from_millis(800),
+    Duration::from_millis(200),
+    Duration::from_millis(200),
+    Duration::from_millis(200),
 ];
 
 impl Engine {
@@ -122,6 +123,13 @@ impl Engine {
         }
     }
 
+    /// TCP's own handshake succeeded.
+    pub(super) fn reached(&mut self, no: FlowNo, connect: Duration) {
+        if let Some(flow) = self.flows.get_mut(&no).filter(|flow| flow.state == State::Connecting) {
+            flow.opening.connect = Some(connect);
+        }
+    }
+
     pub(super) fn retransmit(&mut self, now: Timestamp, no: FlowNo, attempt: u32) {
         let Some(flow) = self.flow(no) else { return };
         if flow.state == State::Hello && flow.opening.attempt == attempt {
@@ -137,7 +145,10 @@ impl Engine {
             return;
         }
         match flow.state {
-            State::Connecting => self.attempt_failed(now, no, Outcome::Silent { connected: false }, true),
+            State::Connecting => {
+                let connected = flow.opening.connect.is_some();
+                self.attempt_failed(now, no, Outcome::Silent { connected }, true);
+            }
             State::Hello => {
                 let outcome = self.unanswered(no, Outcome::Silent { connected: true });
                 self.attempt_failed(now, no, outcome, true);

@@ -1,4 +1,17 @@
-//! The plan of `check`.
+//! The plan of `check`, and its time budget.
+//!
+//! | Seconds after the start | with an invite | why |
+//! | --- | --- | --- |
+//! | 0 to 2.4 | one flow of each image and transport, marks, path MTU | the first answers tell the most; reachability within 10 s, whatever happens |
+//! | 2.4 to 31 | six flows of crossed rates, sizes and starts | packets, bytes and age of a death are told apart |
+//! | 2.6 to 14 | each image of datagrams five times, in random order; TCP and TLS with the target's name, another and none | what a classifier does, five of five |
+//! | 11.5 to 26 | a fan of source ports, fragments | a bad member of a bundle of links |
+//! | 31 to 50 | the load, of a rate that is said beforehand | never beside a delay test |
+//! | to 57 | the last replies and ledgers | |
+//!
+//! At most five flows open a second; before the load at most about 450 datagrams a second and 1 Mbit/s go each way.
+//! `--full` goes on for 15 minutes at most, without load: a ladder of concurrent flows, then ladders of idle gaps. A
+//! stranger gets few flows and a short run; the second address family gets the first line alone.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,16 +19,41 @@ use std::time::Duration;
 use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::Carrier;
 
-use super::{FlowSpec, Plan, Purpose, image_name, suffix};
+use super::experiments::{FAN, MAX_CONCURRENT, concurrent, fan, fragments, idle_ladder, named, trials};
+use super::{FlowSpec, Life, Plan, Purpose, Refresh, Start, image_name, suffix};
 
 /// How far a check goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// Reachability alone.
     Quick,
-    /// Reachability, then loss, delay, marks and path MTU.
+    /// Reachability, then everything that fits into a minute.
     Normal,
+    /// The same, then ladders of concurrent flows and of idle gaps: 15 minutes at most.
+    Full,
 }
+
+/// Datagrams of each look, beside one another.
+const LOOKS: [(Carrier, Dress); 6] = [
+    (Carrier::Udp, Dress::Random),
+    (Carrier::Quic, Dress::Random),
+    (Carrier::QuicInverse, Dress::Random),
+    (Carrier::Udp, Dress::Ascii),
+    (Carrier::Udp, Dress::Zero),
+    (Carrier::Udp, Dress::QuicShaped),
+];
+/// Flows of crossed rates and sizes: interval in milliseconds, size, start in milliseconds. No two agree in more than one of
+/// packets, bytes, age and moment; each reaches 700 packets or 300 kB within half a minute.
+const CROSSED: [(u64, u16, u64); 6] =
+    [(33, 800, 2400), (17, 250, 2900), (25, 600, 3700), (21, 330, 4300), (28, 450, 5200), (33, 420, 6100)];
+/// When the experiments of a minute end, since the start.
+const EXPERIMENTS: Duration = Duration::from_secs(31);
+/// Measuring after the openings, with an invite.
+const MEASURE: Duration = Duration::from_secs(24);
+/// The same of `--full`.
+const MEASURE_FULL: Duration = Duration::from_secs(860);
+/// First gaps of the idle ladders, seconds.
+const GAPS: [u64; 6] = [10, 20, 40, 80, 150, 240];
 
 /// What a check opens on each address: the transports first, one of each, so that the first answers tell the most.
 const IMAGES: [(Carrier, Dress); 9] = [
@@ -30,10 +68,10 @@ const IMAGES: [(Carrier, Dress); 9] = [
     (Carrier::Udp, Dress::Zero),
 ];
 
-/// When the load of a check begins, since its start: after twenty seconds of delay tests.
-const LOAD_AFTER: Duration = Duration::from_secs(23);
+/// When the load of a check begins, since its start: after the delay tests.
+const LOAD_AFTER: Duration = EXPERIMENTS;
 /// Ends early when all is done; long enough for the load and its counts where every transport opened at once.
-const MEASURE_WITH_LOAD: Duration = Duration::from_millis(41_500);
+const MEASURE_WITH_LOAD: Duration = Duration::from_millis(42_500);
 
 impl Plan {
     /// [`check`](Self::check) with a load of at most so many bits per second, on the first address: holders of an invite
@@ -65,7 +103,7 @@ impl Plan {
                 FlowSpec::new(name, *carrier, *dress, Purpose::Steady, *to)
             }));
         }
-        if depth == Depth::Normal {
+        if depth != Depth::Quick {
             for to in addresses {
                 let extra = |name: &str, purpose| {
                     let name = format!("udp/{name}{}", suffix(addresses, to));
@@ -77,12 +115,73 @@ impl Plan {
         }
         let measure = match (depth, invited) {
             (Depth::Quick, _) => Duration::ZERO,
-            (Depth::Normal, true) => Duration::from_secs(20),
-            (Depth::Normal, false) => Duration::from_secs(8),
+            (Depth::Normal, true) => MEASURE,
+            (Depth::Full, true) => MEASURE_FULL,
+            (Depth::Normal | Depth::Full, false) => Duration::from_secs(8),
         };
-        Self { flows, measure, ..Self::default() }
+        let mut plan = Self { flows, measure, ..Self::default() };
+        if let Some(to) = addresses.first().copied().filter(|_| invited && depth != Depth::Quick) {
+            plan.add_experiments(to);
+            if depth == Depth::Full {
+                plan.add_ladders(to);
+            }
+        }
+        plan
+    }
+
+    /// What fits into a minute.
+    fn add_experiments(&mut self, to: SocketAddr) {
+        let ms = Duration::from_millis;
+        let slow = |carrier, dress, name: String| FlowSpec {
+            interval: ms(100),
+            ..FlowSpec::new(name, carrier, dress, Purpose::Trial, to)
+        };
+        for (n, (interval, size, start)) in (1..).zip(CROSSED) {
+            self.flows.push(FlowSpec {
+                size,
+                interval: ms(interval),
+                start: Start::At(ms(start)),
+                life: Life::For(EXPERIMENTS.saturating_sub(ms(start))),
+                ..FlowSpec::new(format!("udp/crossed/{n}"), Carrier::Udp, Dress::Random, Purpose::Crossed, to)
+            });
+        }
+        let looks: Vec<FlowSpec> = LOOKS
+            .into_iter()
+            .map(|(carrier, dress)| slow(carrier, dress, format!("{}/trial", image_name(carrier, dress))))
+            .collect();
+        self.repeats.push(trials(&looks, ROUNDS, ms(2600), ms(230), TRIAL_PROBES));
+        let mut streams = vec![slow(Carrier::Tcp, Dress::Random, "tcp/random/trial".to_owned())];
+        streams.extend(named(to).into_iter().map(|spec| FlowSpec { interval: ms(100), ..spec }));
+        self.repeats.push(trials(&streams, 2, ms(2800), ms(900), TRIAL_PROBES));
+        let port = FlowSpec {
+            interval: ms(100),
+            ..FlowSpec::new("udp/port", Carrier::Udp, Dress::Random, Purpose::Fan, to)
+        };
+        self.flows.extend(fan(&port, FAN, ms(11_500), ms(210), Life::For(ms(7000))));
+        self.flows.push(fragments(to, 2000, 10, Start::At(ms(19_000))));
+    }
+
+    /// What takes minutes.
+    fn add_ladders(&mut self, to: SocketAddr) {
+        let first = Duration::from_secs(40);
+        let rung = FlowSpec {
+            interval: Duration::from_secs(1),
+            ..FlowSpec::new("udp/concurrent", Carrier::Udp, Dress::Random, Purpose::Concurrent, to)
+        };
+        let life = Life::For(Duration::from_secs(45));
+        self.flows.extend(concurrent(&rung, MAX_CONCURRENT, first, Duration::from_millis(210), life));
+        let gaps: Vec<Duration> = GAPS.into_iter().map(Duration::from_secs).collect();
+        let first = Duration::from_secs(95);
+        for refreshed in [Refresh::None, Refresh::Up, Refresh::Down] {
+            self.ladders.push(idle_ladder(to, Carrier::Udp, refreshed, &gaps, first, None));
+        }
+        self.ladders.push(idle_ladder(to, Carrier::Tcp, Refresh::None, &gaps, first, None));
     }
 }
+
+/// Trials of each image, and the probes of each.
+const ROUNDS: u32 = 5;
+const TRIAL_PROBES: u64 = 40;
 
 #[cfg(test)]
 mod tests {
@@ -97,8 +196,10 @@ mod tests {
             assert!(plan.duration() <= Duration::from_secs(55));
             let names: std::collections::BTreeSet<_> = plan.flows.iter().map(|f| &f.name).collect();
             assert_eq!(names.len(), plan.flows.len());
-            // All of them are under way well before opening ends.
-            assert!(plan.open_gap * plan.flows.len() as u32 <= plan.reach * 2 / 3);
+            // Those in turn are under way well before opening ends.
+            let turns = plan.flows.iter().filter(|f| f.start == Start::Turn).count() as u32;
+            assert!(plan.open_gap * turns <= plan.reach * 2 / 3);
         }
+        assert!(Plan::check(&addresses, true, Depth::Full).duration() <= Duration::from_secs(15 * 60));
     }
 }

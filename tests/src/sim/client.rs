@@ -369,6 +369,7 @@ impl ClientHost {
 
     fn stream_news(&mut self, now: Timestamp, no: FlowNo, news: StreamNews) {
         match news {
+            StreamNews::Reached(connect) => self.engine.handle(now, no, Event::Reached { connect }),
             StreamNews::Connected { source, connect, channel } => {
                 self.engine.handle(now, no, Event::Connected { source, connect, channel });
             }

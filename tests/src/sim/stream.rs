@@ -15,7 +15,13 @@ use crate::packet::Packet;
 
 /// What a connection has to say to the engine.
 pub(super) enum StreamNews {
-    Connected { source: SocketAddr, connect: Option<Duration>, channel: Option<ChannelFacts> },
+    Connected {
+        source: SocketAddr,
+        connect: Option<Duration>,
+        channel: Option<ChannelFacts>,
+    },
+    /// TCP is connected, and TLS begins.
+    Reached(Duration),
     Bytes(Vec<u8>),
     Closed(Closed),
 }
@@ -24,6 +30,7 @@ pub(super) struct ClientStream {
     pub(super) tcp: Tcp,
     tls: Option<ClientConnection>,
     connected: bool,
+    reached: bool,
     failed: Option<String>,
 }
 
@@ -39,7 +46,13 @@ impl ClientStream {
         let name = tls::server_name(name, to.ip());
         let tls = tls.map(|config| ClientConnection::new(Arc::clone(config), name)).transpose();
         let tls = tls.map_err(|error| error.to_string())?;
-        Ok(Self { tcp: Tcp::connect(local, to, iss, now), tls, connected: false, failed: None })
+        Ok(Self {
+            tcp: Tcp::connect(local, to, iss, now),
+            tls,
+            connected: false,
+            reached: false,
+            failed: None,
+        })
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> bool {
@@ -79,6 +92,10 @@ impl ClientStream {
             }
             return self.tcp.take_over().map(|over| StreamNews::Closed(closed(over)));
         };
+        if let Some(connect) = connect.filter(|_| !self.reached) {
+            self.reached = true;
+            return Some(StreamNews::Reached(connect));
+        }
         let bytes = self.tcp.take_read();
         let mut rest = &bytes[..];
         while !rest.is_empty() && self.failed.is_none() {

@@ -7,6 +7,7 @@ use probe_protocol::finding::{Direction, Evidence, Finding, Parameters, Rival, S
 use probe_protocol::wire::hello::Carrier;
 
 use super::{Case, thresholds};
+use crate::observation::FlowNo;
 use crate::words;
 
 /// A cause that a detector holds to be at work.
@@ -30,6 +31,8 @@ pub struct Claim {
     pub address: Option<SocketAddr>,
     /// Transports whose not opening it explains, at that address.
     pub covers: &'static [Carrier],
+    /// Flows whose death or silence it explains.
+    pub explains: Vec<FlowNo>,
     /// Other candidates, where it is not certain.
     pub candidates: Vec<Cause>,
     /// What would decide between the candidates.
@@ -49,6 +52,7 @@ impl Claim {
             rival: None,
             address: None,
             covers: &[],
+            explains: Vec::new(),
             candidates: Vec::new(),
             decide: "",
         }
@@ -94,6 +98,12 @@ impl Claim {
     /// It explains why these transports do not open, at any address.
     pub fn covering(mut self, covers: &'static [Carrier]) -> Self {
         self.covers = covers;
+        self
+    }
+
+    /// It explains the death or silence of these flows.
+    pub fn explaining(mut self, flows: impl IntoIterator<Item = FlowNo>) -> Self {
+        self.explains.extend(flows);
         self
     }
 

@@ -8,6 +8,7 @@
 mod claim;
 mod dpi;
 mod hosts;
+mod lives;
 mod loss;
 mod marks;
 mod qos;
@@ -16,6 +17,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 pub mod thresholds;
+mod time;
 mod unexplained;
 
 use probe_protocol::cause::Cause;
@@ -24,8 +26,11 @@ use probe_protocol::wire::hello::Carrier;
 
 pub use self::claim::Claim;
 use crate::evidence::{Evidence, FlowEvidence, Traffic};
-use crate::observation::Purpose;
+use crate::observation::{HostFault, Purpose};
 use crate::summarise::reach::{self, Place};
+
+/// Around what a host did, seconds that are spoiled too: the packets under way.
+const HOST_MARGIN: f64 = 1.0;
 
 /// One cause's row.
 pub struct Detector {
@@ -40,18 +45,24 @@ pub struct Detector {
 /// All detectors.
 pub static DETECTORS: &[Detector] = &[
     // The hosts come first: what they did, the path is not blamed for.
-    Detector {
-        cause: Cause::HostStalled,
-        detect: hosts::host_stalled::detect,
-        silences: &[Cause::LossyPath, Cause::OneWayLoss, Cause::Reordering],
-    },
-    Detector { cause: Cause::ClientSuspended, detect: hosts::client_suspended::detect, silences: &[] },
-    Detector { cause: Cause::ClockStepped, detect: hosts::clock_stepped::detect, silences: &[] },
-    Detector { cause: Cause::ListenerRestarted, detect: hosts::listener_restarted::detect, silences: &[] },
-    Detector {
-        cause: Cause::CaptivePortal,
-        detect: reachability::captive_portal::detect,
-        silences: &[
+    row(
+        Cause::HostStalled,
+        hosts::host_stalled::detect,
+        &[Cause::LossyPath, Cause::OneWayLoss, Cause::Reordering, Cause::PeriodicDrop],
+    ),
+    row(Cause::ClientSuspended, hosts::client_suspended::detect, &[]),
+    row(Cause::ClockStepped, hosts::clock_stepped::detect, &[]),
+    row(Cause::ListenerRestarted, hosts::listener_restarted::detect, &[]),
+    row(
+        Cause::InterfaceChanged,
+        hosts::interface_changed::detect,
+        &[Cause::NatRebinding, Cause::AddressChanged],
+    ),
+    // Reachability.
+    row(
+        Cause::CaptivePortal,
+        reachability::captive_portal::detect,
+        &[
             Cause::WrongHost,
             Cause::NotForwarded,
             Cause::Unreachable,
@@ -59,74 +70,69 @@ pub static DETECTORS: &[Detector] = &[
             Cause::TcpFiltered,
             Cause::TlsIntercepted,
         ],
-    },
-    Detector {
-        cause: Cause::LocalFilter,
-        detect: reachability::local_filter::detect,
-        silences: &[Cause::Unreachable, Cause::UdpBlocked, Cause::TcpFiltered, Cause::TcpRefused],
-    },
-    Detector {
-        cause: Cause::WrongHost,
-        detect: reachability::wrong_host::detect,
-        silences: &[Cause::Unreachable, Cause::UdpBlocked, Cause::TlsIntercepted],
-    },
-    Detector {
-        cause: Cause::NotForwarded,
-        detect: reachability::not_forwarded::detect,
-        silences: &[Cause::UdpBlocked, Cause::TcpRefused, Cause::TcpFiltered],
-    },
-    Detector { cause: Cause::Unreachable, detect: reachability::unreachable::detect, silences: &[] },
-    Detector { cause: Cause::TcpRefused, detect: reachability::tcp_refused::detect, silences: &[] },
-    Detector { cause: Cause::TcpFiltered, detect: reachability::tcp_filtered::detect, silences: &[] },
-    Detector {
-        cause: Cause::UdpRepliesBlocked,
-        detect: reachability::udp_replies_blocked::detect,
-        silences: &[Cause::QuicBlocked],
-    },
-    Detector {
-        cause: Cause::UdpBlocked,
-        detect: reachability::udp_blocked::detect,
-        silences: &[Cause::QuicBlocked],
-    },
-    Detector { cause: Cause::Hairpin, detect: reachability::hairpin::detect, silences: &[] },
-    Detector {
-        cause: Cause::TlsIntercepted,
-        detect: dpi::tls_intercepted::detect,
-        silences: &[Cause::TlsBlocked],
-    },
-    Detector { cause: Cause::TlsBlocked, detect: dpi::tls_blocked::detect, silences: &[] },
-    Detector { cause: Cause::QuicBlocked, detect: dpi::quic_blocked::detect, silences: &[] },
-    Detector { cause: Cause::PayloadRewritten, detect: dpi::payload_rewritten::detect, silences: &[] },
-    Detector { cause: Cause::OneWayLoss, detect: loss::one_way_loss::detect, silences: &[Cause::LossyPath] },
-    Detector { cause: Cause::LossyPath, detect: loss::lossy_path::detect, silences: &[] },
-    Detector { cause: Cause::Reordering, detect: loss::reordering::detect, silences: &[] },
-    Detector { cause: Cause::Duplication, detect: loss::duplication::detect, silences: &[] },
-    Detector { cause: Cause::DscpRewritten, detect: marks::dscp_rewritten::detect, silences: &[] },
-    Detector { cause: Cause::EcnBleached, detect: marks::ecn_bleached::detect, silences: &[] },
-    Detector { cause: Cause::MtuBlackHole, detect: state::mtu_black_hole::detect, silences: &[] },
-    Detector { cause: Cause::NatRebinding, detect: state::nat_rebinding::detect, silences: &[] },
-    Detector {
-        cause: Cause::AddressChanged,
-        detect: state::address_changed::detect,
-        silences: &[Cause::NatRebinding],
-    },
+    ),
+    row(
+        Cause::LocalFilter,
+        reachability::local_filter::detect,
+        &[Cause::Unreachable, Cause::UdpBlocked, Cause::TcpFiltered, Cause::TcpRefused],
+    ),
+    row(
+        Cause::WrongHost,
+        reachability::wrong_host::detect,
+        &[Cause::Unreachable, Cause::UdpBlocked, Cause::TlsIntercepted],
+    ),
+    row(
+        Cause::NotForwarded,
+        reachability::not_forwarded::detect,
+        &[Cause::UdpBlocked, Cause::TcpRefused, Cause::TcpFiltered],
+    ),
+    row(Cause::Unreachable, reachability::unreachable::detect, &[]),
+    row(Cause::TcpRefused, reachability::tcp_refused::detect, &[]),
+    row(Cause::TcpFiltered, reachability::tcp_filtered::detect, &[]),
+    row(Cause::UdpRepliesBlocked, reachability::udp_replies_blocked::detect, &[Cause::QuicBlocked]),
+    row(Cause::UdpBlocked, reachability::udp_blocked::detect, &[Cause::QuicBlocked]),
+    row(Cause::Hairpin, reachability::hairpin::detect, &[]),
+    // Deep packet inspection. The images detector says which of its three causes it is.
+    row(Cause::TlsIntercepted, dpi::tls_intercepted::detect, &[Cause::TlsBlocked]),
+    row(Cause::TlsBlocked, dpi::tls_blocked::detect, &[]),
+    row(Cause::QuicBlocked, dpi::images::detect, &[]),
+    row(Cause::FirstPacketsDropped, dpi::first_packets_dropped::detect, &[Cause::QuicBlocked]),
+    row(Cause::FlowKilledByPackets, dpi::killed::detect, &[]),
+    row(Cause::StaleFlowState, dpi::stale_flow_state::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
+    row(Cause::FlowLimit, dpi::flow_limit::detect, &[]),
+    row(Cause::RstInjected, dpi::rst_injected::detect, &[]),
+    row(Cause::TcpProxied, dpi::tcp_proxied::detect, &[]),
+    row(Cause::PayloadRewritten, dpi::payload_rewritten::detect, &[Cause::MtuBlackHole]),
+    // Loss, order and duplicates.
+    row(Cause::BadPathMember, loss::bad_path_member::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
+    row(Cause::OneWayLoss, loss::one_way_loss::detect, &[Cause::LossyPath]),
+    row(Cause::LossyPath, loss::lossy_path::detect, &[]),
+    row(Cause::Reordering, loss::reordering::detect, &[]),
+    row(Cause::Duplication, loss::duplication::detect, &[]),
+    // Marks, state and addresses.
+    row(Cause::DscpRewritten, marks::dscp_rewritten::detect, &[]),
+    row(Cause::DscpDropped, marks::dropped::dscp, &[]),
+    row(Cause::EcnBleached, marks::ecn_bleached::detect, &[]),
+    row(Cause::EcnDropped, marks::dropped::ecn, &[]),
+    row(Cause::UdpIdleTimeout, state::idle::udp, &[]),
+    row(Cause::UdpOneWayRefresh, state::idle::one_way, &[]),
+    row(Cause::TcpIdleTimeout, state::idle::tcp, &[]),
+    row(Cause::MtuBlackHole, state::mtu_black_hole::detect, &[]),
+    row(Cause::FragmentsDropped, state::fragments_dropped::detect, &[]),
+    row(Cause::NatRebinding, state::nat_rebinding::detect, &[]),
+    row(Cause::AddressChanged, state::address_changed::detect, &[Cause::NatRebinding]),
+    // Time. A blackout is an outage, the local network's, or a penalty of datagrams.
+    row(Cause::Outage, time::blackout::detect, &[]),
+    row(Cause::PeriodicDrop, time::periodic_drop::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
     // Load: what UDP alone suffers comes before what all do.
-    Detector {
-        cause: Cause::UdpPolicer,
-        detect: qos::limits::detect,
-        silences: &[Cause::LossyPath, Cause::OneWayLoss],
-    },
-    Detector {
-        cause: Cause::UdpDeprioritized,
-        detect: qos::deprioritized::detect,
-        silences: &[Cause::LossyPath, Cause::OneWayLoss],
-    },
-    Detector { cause: Cause::FlowThrottled, detect: qos::throttled::detect, silences: &[] },
-    // What is left over, and cannot be told yet.
-    Detector { cause: Cause::Unexplained, detect: unexplained::silence::detect, silences: &[] },
-    Detector { cause: Cause::Unexplained, detect: unexplained::died::detect, silences: &[] },
-    Detector { cause: Cause::Unexplained, detect: unexplained::dress::detect, silences: &[] },
+    row(Cause::UdpPolicer, qos::limits::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
+    row(Cause::UdpDeprioritized, qos::deprioritized::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
+    row(Cause::FlowThrottled, qos::throttled::detect, &[]),
 ];
+
+const fn row(cause: Cause, detect: fn(&Case<'_>) -> Vec<Claim>, silences: &'static [Cause]) -> Detector {
+    Detector { cause, detect, silences }
+}
 
 /// A run's evidence, prepared for the detectors.
 pub struct Case<'e> {
@@ -167,9 +173,29 @@ impl<'e> Case<'e> {
     pub fn steady_udp(&self) -> impl Iterator<Item = &(&'e FlowEvidence, Traffic)> {
         self.flows.iter().filter(|(flow, traffic)| {
             flow.plan.carrier == Carrier::Udp
-                && flow.plan.purpose == Purpose::Steady
+                && matches!(flow.plan.purpose, Purpose::Steady | Purpose::Old)
                 && traffic.counts.sent > 0
         })
+    }
+
+    /// Whether a host did something between two moments, seconds after the run's start, that spoils what was seen there.
+    pub fn host_acted(&self, from_s: f64, to_s: f64) -> bool {
+        let overlaps = |start, end| {
+            self.evidence.seconds(start) < to_s + HOST_MARGIN
+                && self.evidence.seconds(end) > from_s - HOST_MARGIN
+        };
+        let spoils = |what: &HostFault| match what {
+            HostFault::Suspended
+            | HostFault::NotRunning
+            | HostFault::Stalled
+            | HostFault::ReceiveOverflow(_)
+            | HostFault::SendFailed(_)
+            | HostFault::InterfaceChanged { .. }
+            | HostFault::ListenerStalled => true,
+            HostFault::ClockStepped(_) | HostFault::NotRecorded(_) => false,
+        };
+        self.evidence.restarts.iter().any(|r| overlaps(r.last_seen, r.at))
+            || self.evidence.host.iter().any(|event| spoils(&event.what) && overlaps(event.from, event.to))
     }
 
     /// The port that should be reached.
@@ -197,10 +223,9 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         })
     });
     let mut claims: Vec<Claim> = claims.into_iter().map(|(_, claim)| claim).collect();
-    if case.reaches_listener() {
-        let left = unexplained::unopened(case, &claims);
-        claims.extend(left);
-    }
+    // What is left over, and cannot be told.
+    let left = unexplained::left(case, &claims);
+    claims.extend(left);
     let mut findings: Vec<Finding> = Vec::new();
     for finding in claims.into_iter().map(|claim| claim.into_finding(case)) {
         match findings.iter_mut().find(|earlier| is_same(earlier, &finding)) {

@@ -1,5 +1,7 @@
 //! Every threshold, with the error rate it comes from. None was fitted to a scenario.
 
+use std::time::Duration;
+
 /// What is claimed with less is `unexplained`.
 pub const CERTAIN: f64 = 0.95;
 
@@ -60,3 +62,52 @@ pub const EXPECTED_RETRANSMITS: f64 = 7.0;
 pub fn all_lost(attempts: u64) -> f64 {
     OPENING_LOSS.powi(i32::try_from(attempts).unwrap_or(i32::MAX))
 }
+
+/// Chance that a run of losses at a flow's own base rate is taken for its death: CAUSES.md's.
+pub const DEATH_CHANCE: f64 = 1e-6;
+
+/// A flow that is silent for so long is dead whatever its base rate: CAUSES.md's.
+pub const SILENT_FOR_SURE: Duration = Duration::from_secs(60);
+
+/// Packets that must be lost in a row: a base rate is known no better than by a few hundred packets.
+pub const DEATH_PACKETS: u64 = 10;
+
+/// The shortest silence that is a death: a roam of Wi-Fi takes up to 2 s.
+pub const SHORTEST_DEATH: Duration = Duration::from_millis(2500);
+
+/// Somebody else must have been answered so long after a flow fell silent, or it is the path that did.
+pub const WITNESS: Duration = Duration::from_secs(2);
+
+/// Flows that must have died alike before a count or an age is named: CAUSES.md's.
+pub const DEATHS: usize = 5;
+
+/// And their coefficient of variation at most: CAUSES.md's.
+pub const DEATH_VARIATION: f64 = 0.05;
+
+/// Chance that differing loss of source ports is none of a path member's: 32 ports are one test per run.
+pub const PORTS_DIFFER: f64 = 1e-6;
+
+/// Fresh ports that must be clean beside an old flow that decays: CAUSES.md's.
+pub const FRESH_PORTS: usize = 8;
+
+/// Share of packets that a fresh port gets through where nothing is wrong: CAUSES.md's.
+pub const FRESH_SHARE: f64 = 0.95;
+
+/// Flows whose first packets must be lost alike: five of five.
+pub const ALIKE_FLOWS: usize = 5;
+
+/// Shortest blackout that is named, so that a roam of Wi-Fi (2 s at most) is none.
+pub const BLACKOUT: f64 = 2.5;
+
+/// Recurrences at least before a period is named, and the chance that random times show one.
+pub const RECURRENCES: usize = 5;
+
+/// Chance that random times of loss are taken for a period, all periods tried together.
+pub const PERIOD_CHANCE: f64 = 1e-4;
+
+/// Chance that a gateway that loses as much as the path does in its short losses answers all questions that fell into
+/// them.
+pub const GATEWAY_CHANCE: f64 = 0.02;
+
+/// A stall of a host that is named however long the run is, seconds: as long as the shortest blackout.
+pub const STALLED_FOR: f64 = 2.0;

@@ -18,12 +18,12 @@ pub use self::flow::{FlowEvidence, Rewrites};
 pub use self::life::{Gap, HEAD, Head, Life, Mark};
 pub use self::load::Loads;
 pub use self::pulse::{Bin, Blackout, Pulse};
-pub use self::traffic::{Marks, Traffic};
+pub use self::traffic::{MarkFate, Marks, Traffic};
 pub use self::watched::{Watched, Watches};
 use crate::events::Ledger;
 use crate::observation::{
-    Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Moved, Observation,
-    OpeningArrivals, PathMtu, Probe, Purpose, Resolved, RunEnded, RunStarted,
+    Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Moved, Observation,
+    OpeningArrivals, Outcome, PathMtu, Probe, Purpose, Resolved, RunEnded, RunStarted,
 };
 
 /// Flows at most; what is said of further ones is counted and dropped.
@@ -64,8 +64,9 @@ pub struct Evidence {
     pub fragments: Vec<Fragment>,
     /// What was watched beside the path.
     pub watches: Watches,
-    /// TLS connections of this session whose ClientHello reached the listener, where it was asked.
-    pub client_hellos: Option<u32>,
+    /// The listener's count of TLS ClientHellos from this client's address, at the first and at the last time it was
+    /// asked.
+    pub client_hellos: Option<[(Timestamp, u32); 2]>,
     /// What the client's host did.
     pub host: Vec<HostEvent>,
     /// Searches for the largest packet.
@@ -112,7 +113,13 @@ impl Evidence {
             Observation::Probe(o) => {
                 self.saw(o.reply.map_or(o.sent, |reply| reply.at));
                 self.beat(o);
-                self.of_flow(o.flow, |flow| flow.traffic.probe(o));
+                self.of_flow(o.flow, |flow| {
+                    flow.traffic.probe(o);
+                    let marks = &flow.plan.marks;
+                    if let Some(tos) = marks.get((o.seq % marks.len().max(1) as u64) as usize) {
+                        flow.traffic.mark(*tos, o.fate);
+                    }
+                });
             }
             Observation::Missed(o) => self.of_flow(o.flow, |flow| flow.traffic.missed += o.count),
             Observation::Rewritten(o) => self.of_flow(o.flow, |flow| flow.rewrites.note(o)),
@@ -177,6 +184,30 @@ impl Evidence {
         at.since(self.start()).as_secs_f64()
     }
 
+    /// Between the first and the last time that the listener was asked: attempts at TLS that had connected, and how many
+    /// ClientHellos the listener saw from this address. None where it was not asked, or not twice.
+    pub fn client_hellos_during(&self) -> Option<(u64, u64)> {
+        let [(from, first), (to, last)] = self.client_hellos?;
+        let stuck = |attempt: &&Attempt| {
+            attempt.from > from
+                && attempt.to < to
+                && !matches!(attempt.outcome, Outcome::Silent { connected: false })
+        };
+        let tls = self.flows.values().filter(|flow| flow.plan.carrier == Carrier::Tls);
+        let attempts = tls.flat_map(|flow| flow.attempts.iter().filter(stuck)).count();
+        // None ever came: then none of all attempts did, whenever they were made.
+        let attempts = if last == 0 {
+            let all = self.flows.values().filter(|flow| flow.plan.carrier == Carrier::Tls);
+            all.map(|flow| flow.attempts.len()).sum()
+        } else {
+            attempts
+        };
+        Some((
+            attempts as u64,
+            u64::from(last.saturating_sub(first).max(if last == 0 { 0 } else { u32::from(from == to) })),
+        ))
+    }
+
     /// A flow's name.
     pub fn name(&self, flow: FlowNo) -> String {
         self.flows.get(&flow).map_or_else(|| format!("flow {}", flow.0), |f| f.plan.name.clone())
@@ -223,7 +254,10 @@ impl Evidence {
             }
         }
         self.tcp_accepted = o.tcp_accepted.or(self.tcp_accepted);
-        self.client_hellos = o.client_hellos.or(self.client_hellos);
+        if let Some(count) = o.client_hellos {
+            let first = self.client_hellos.map_or((o.at, count), |[first, _]| first);
+            self.client_hellos = Some([first, (o.at, count)]);
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Traffic {
     pub tos_up: Marks,
     /// TOS bytes on the way down.
     pub tos_down: Marks,
+    /// What became of packets by the TOS byte they were sent with, where the flow goes through several.
+    pub marked: BTreeMap<u8, MarkFate>,
     /// Bytes sent.
     pub bytes: u64,
     /// The fates of its first probes.
@@ -102,6 +104,34 @@ struct Settled {
 pub struct Marks {
     /// Sent and received value, and how often.
     pub seen: BTreeMap<(u8, u8), u64>,
+}
+
+/// What became of the packets with one mark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MarkFate {
+    /// Sent and counted.
+    pub sent: u64,
+    /// Lost on the way up.
+    pub lost_up: u64,
+    /// Lost on the way down.
+    pub lost_down: u64,
+    /// Lost, the direction unknown.
+    pub lost_unknown: u64,
+}
+
+impl MarkFate {
+    /// All that were lost.
+    pub fn lost(&self) -> u64 {
+        self.lost_up + self.lost_down + self.lost_unknown
+    }
+
+    /// Adds others to these.
+    pub fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.lost_up += other.lost_up;
+        self.lost_down += other.lost_down;
+        self.lost_unknown += other.lost_unknown;
+    }
 }
 
 impl Marks {
@@ -183,6 +213,7 @@ impl Traffic {
             ttl_down: BTreeMap::new(),
             tos_up: Marks::default(),
             tos_down: Marks::default(),
+            marked: BTreeMap::new(),
             bytes: 0,
             head: Head::default(),
             life: Life::default(),
@@ -260,6 +291,17 @@ impl Traffic {
         self.tos_up.note(reply.tos_sent, reply.tos_up);
         self.tos_down.note(reply.tos_asked, reply.tos_down);
         trip.path_nanos()
+    }
+
+    /// Notes the fate of a probe that was sent with a mark.
+    pub(super) fn mark(&mut self, tos: u8, fate: Fate) {
+        let one = MarkFate {
+            sent: u64::from(!matches!(fate, Fate::Excluded(_))),
+            lost_up: u64::from(fate == Fate::LostUp),
+            lost_down: u64::from(fate == Fate::LostDown),
+            lost_unknown: u64::from(fate == Fate::LostUnknown),
+        };
+        self.marked.entry(tos).or_default().add(&one);
     }
 
     fn note_head(&mut self, seq: u64, fate: u8) {

@@ -10,8 +10,8 @@ use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::Carrier;
 
 use crate::observation::{
-    Attempt, Channel, End, Fate, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Observation, OpeningArrivals,
-    Outcome, Probe, ProbeReply, Purpose, Resolved, RunEnded, RunStarted,
+    Attempt, Channel, End, Fate, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Handshake, Observation,
+    OpeningArrivals, Outcome, Probe, ProbeReply, Purpose, Resolved, RunEnded, RunStarted,
 };
 
 pub use self::night::{Night, Weather};
@@ -222,6 +222,81 @@ impl MadeUp {
         self.observations
             .iter()
             .any(|o| matches!(o, Observation::FlowPlanned(p) if p.flow == flow && p.carrier == Carrier::Udp))
+    }
+
+    /// A flow of datagrams with a schedule of its own: planned and opened at `start_s` (two packets of 192 bytes), probes of
+    /// `size` bytes each `interval_s` from 50 ms later on until `end_s`. `fate` is told the packet's number on the wire
+    /// (those of the opening included), its bytes on the wire so far, and the seconds since the run's start.
+    pub fn scheduled(
+        &mut self,
+        name: &str,
+        (dress, purpose): (Dress, Purpose),
+        (start_s, end_s): (f64, f64),
+        (interval_s, size): (f64, u16),
+        fate: impl Fn(u64, u64, f64) -> Fate,
+    ) -> FlowNo {
+        let flow = FlowNo(self.next);
+        self.next += 1;
+        self.push(Observation::FlowPlanned(FlowPlanned {
+            flow,
+            name: name.to_owned(),
+            at: at(start_s),
+            carrier: Carrier::Udp,
+            dress,
+            purpose,
+            to: self.to,
+            size,
+            interval: Duration::from_secs_f64(interval_s),
+            replaces: None,
+            server_name: None,
+            life: None,
+            marks: Vec::new(),
+        }));
+        let source = self.source(flow);
+        let attempt = Attempt {
+            flow,
+            from: at(start_s),
+            to: at(start_s + 0.04),
+            source: Some(source),
+            outcome: Outcome::Opened,
+        };
+        self.push(Observation::Attempt(attempt));
+        self.push(Observation::FlowOpened(FlowOpened {
+            flow,
+            at: at(start_s + 0.04),
+            source,
+            observed: SocketAddr::from(([198, 51, 100, 4], source.port())),
+            connect: None,
+            boot: 7,
+            epoch: 1,
+            authenticated: true,
+            software: [0, 1, 0],
+            listener_wall: wall(start_s + 0.025),
+            handshake: Some(Handshake { packets: 2, bytes: 2 * 192, unanswered_first: Some(0) }),
+        }));
+        let mut seq = 0;
+        let mut bytes = 2 * 192;
+        loop {
+            let when = start_s + 0.05 + seq as f64 * interval_s;
+            if when >= end_s {
+                break;
+            }
+            bytes += u64::from(size) + 28;
+            let fate = fate(seq + 3, bytes, when);
+            let mut probe = self.probe(flow, seq, fate);
+            let shift = |t: Timestamp| at(when) + t.since(probe.scheduled);
+            let reply = probe.reply.map(|reply| ProbeReply {
+                at: shift(reply.at),
+                kernel: reply.kernel.map(shift),
+                listener_arrived: shift(reply.listener_arrived),
+                ..reply
+            });
+            (probe.sent, probe.scheduled) = (shift(probe.sent), at(when));
+            self.push(Observation::Probe(Probe { size, reply, ..probe }));
+            seq += 1;
+        }
+        self.end_s = self.end_s.max(end_s);
+        flow
     }
 
     /// The listener says how many hellos of unopened UDP flows arrived, of how many.

@@ -10,6 +10,7 @@
 //! | clock offset with its bound, one-way delay | RFC 5905 section 8 (minimum filter), RFC 7679 | [`offset`] |
 //! | counts over time in constant memory | | [`timeline`] |
 //! | tests of hypotheses | exact binomial, Fisher, sign flips over blocks | [`hypothesis`] |
+//! | recurrence with a period | Rayleigh, over many periods | [`recurrence`] |
 
 pub mod histogram;
 pub mod hypothesis;
@@ -17,6 +18,7 @@ pub mod ipdv;
 pub mod jitter;
 pub mod loss;
 pub mod offset;
+pub mod recurrence;
 pub mod reordering;
 pub mod resequence;
 pub mod timeline;

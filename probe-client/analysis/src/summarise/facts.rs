@@ -72,3 +72,10 @@ fn wall_offset(evidence: &Evidence, flow: &FlowEvidence) -> Option<(f64, f64)> {
         (opened.listener_wall.0.saturating_sub(from.0), opened.listener_wall.0.saturating_sub(to.0));
     Some((seconds(low) + seconds(high - low) / 2.0, seconds(high - low) / 2.0))
 }
+
+/// The wall time of a moment of the run, RFC 3339 in UTC.
+pub(crate) fn wall_of(evidence: &Evidence, seconds: f64) -> Option<String> {
+    let wall = evidence.run.as_ref()?.wall.0.checked_add((seconds * 1e9) as i64)?;
+    let at = jiff::Timestamp::from_nanosecond(i128::from(wall)).ok()?;
+    Some(format!("{at:.3}"))
+}

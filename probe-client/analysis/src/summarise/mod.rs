@@ -2,6 +2,7 @@
 
 mod events;
 mod facts;
+pub(crate) use self::facts::wall_of;
 mod flows;
 mod instrument;
 mod path;

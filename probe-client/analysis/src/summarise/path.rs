@@ -18,7 +18,9 @@ pub(super) fn path(case: &Case<'_>) -> Option<PathSummary> {
         let flows: Vec<&Traffic> = case
             .flows
             .iter()
-            .filter(|(flow, _)| flow.plan.carrier == carrier && flow.plan.purpose == Purpose::Steady)
+            .filter(|(flow, _)| {
+                flow.plan.carrier == carrier && matches!(flow.plan.purpose, Purpose::Steady | Purpose::Old)
+            })
             .map(|(_, traffic)| traffic)
             .filter(|traffic| traffic.counts.sent > 0)
             .collect();

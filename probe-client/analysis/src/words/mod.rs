@@ -2,6 +2,7 @@
 //! paragraph for the firewall team. All of it is data, in [`TABLE`] and [`SEVERITIES`].
 
 mod commands;
+mod paths;
 mod rate;
 mod severity;
 mod table;
@@ -17,8 +18,13 @@ pub use self::table::{TABLE, Words};
 /// The words of a cause and of its kind, where that has words of its own; those of `unexplained` where this version has
 /// none.
 pub fn of(cause: Cause, kind: Option<&str>) -> &'static Words {
-    let row = |cause, kind| TABLE.iter().chain(RATE).find(|row| row.cause == cause && row.kind == kind);
+    let row = |cause, kind| rows().find(|row| row.cause == cause && row.kind == kind);
     row(cause, kind).or_else(|| row(cause, None)).unwrap_or(&TABLE[0])
+}
+
+/// All words.
+pub fn rows() -> impl Iterator<Item = &'static Words> {
+    TABLE.iter().chain(RATE).chain(paths::PATHS)
 }
 
 /// What fills the places in a text.
@@ -73,6 +79,18 @@ fn filled(text: &str, fill: &Fill<'_>) -> String {
     };
     let loss = p.loss_ratio.map_or_else(|| "some".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0));
     let mtu = p.mtu_bytes.map_or_else(|| "that size".to_owned(), |mtu| format!("{mtu} bytes"));
+    let count = |value: Option<u64>| value.map_or_else(|| "some".to_owned(), |n| n.to_string());
+    let time = |value: Option<f64>| value.map_or_else(|| "some time".to_owned(), duration);
+    let text = text
+        .replace("{packets}", &count(p.packets))
+        .replace("{bytes}", &count(p.bytes))
+        .replace("{number}", &count(p.number))
+        .replace("{age}", &time(p.age_s))
+        .replace("{hold}", &time(p.hold_s))
+        .replace("{timeout}", &time(p.timeout_s))
+        .replace("{period}", &time(p.period_s))
+        .replace("{length}", &time(p.length_s))
+        .replace("{moment}", &p.moment.clone().unwrap_or_else(|| "that time".to_owned()));
     text.replace("{port}", &fill.port.to_string())
         .replace("{way}", way)
         .replace("{loss}", &loss)
@@ -116,6 +134,16 @@ fn seconds(value: Option<f64>) -> String {
     )
 }
 
+/// Seconds as people say them.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
 /// With a capital letter at its start.
 pub fn capital(text: &str) -> String {
     let mut chars = text.chars();
@@ -144,11 +172,7 @@ mod tests {
     #[test]
     fn every_cause_that_is_detected_has_words_and_every_cause_a_severity() {
         for detector in crate::causes::DETECTORS {
-            assert!(
-                TABLE.iter().chain(RATE).any(|row| row.cause == detector.cause),
-                "{} has no words",
-                detector.cause
-            );
+            assert!(rows().any(|row| row.cause == detector.cause), "{} has no words", detector.cause);
         }
         for cause in Cause::ALL {
             assert_eq!(SEVERITIES.iter().filter(|(c, _)| c == cause).count(), 1, "{cause}");
@@ -159,7 +183,7 @@ mod tests {
     fn every_place_in_a_text_is_filled() {
         let parameters = Parameters::default();
         let fill = Fill { parameters: &parameters, direction: None, port: 8886 };
-        for row in TABLE.iter().chain(RATE) {
+        for row in rows() {
             for text in [row.headline, row.fix, row.message.unwrap_or_default()] {
                 let text = filled(text, &fill).replace("{target}", "").replace("{evidence}", "");
                 assert!(!text.contains('{'), "{text}");

@@ -1,5 +1,5 @@
 //! The words of each cause. Places: `{port}`, `{way}`, `{loss}`, `{mtu}`, `{reason}`, `{issuer}`, `{kind}`, `{old}`,
-//! `{new}`; in messages also `{target}` and `{evidence}`.
+//! `{new}`, `{packets}`, `{bytes}`, `{number}`, `{age}`, `{hold}`, `{timeout}`, `{period}`, `{length}`, `{moment}`; in messages also `{target}` and `{evidence}`.
 
 use probe_protocol::cause::Cause;
 
@@ -35,9 +35,9 @@ pub enum Opens {
     PacketTooBig,
 }
 
-const SITE: &str = "the network team of this site, or of the listener's";
+pub(super) const SITE: &str = "the network team of this site, or of the listener's";
 const LISTENER: &str = "the admin of the listener's host, or of the router and firewall before it";
-const USER: &str = "you, or whoever looks after this computer";
+pub(super) const USER: &str = "you, or whoever looks after this computer";
 
 /// All words.
 pub static TABLE: &[Words] = &[

@@ -30,14 +30,28 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         .as_secs_f64();
     let length = case.evidence.last.map_or(0.0, |last| case.evidence.seconds(last));
     let mut claims = Vec::new();
-    if too_many(here) || stalled > thresholds::STALLED_SHARE * length && stalled > 0.0 {
+    if too_many(here)
+        || stalled > thresholds::STALLED_SHARE * length && stalled > 0.0
+        || stalled >= thresholds::STALLED_FOR
+    {
         let says = format!(
             "this computer was too busy to measure for {stalled:.1} s of {length:.1} s, and spoiled {here} of {} probes",
             sent + missed
         );
         claims.push(claim(Side::Client, says, stalled, here));
     }
-    if too_many(there) {
+    let asleep: f64 = case
+        .evidence
+        .host
+        .iter()
+        .filter(|event| event.what == HostFault::ListenerStalled)
+        .map(|event| event.to.since(event.from))
+        .sum::<std::time::Duration>()
+        .as_secs_f64();
+    if asleep > thresholds::STALLED_SHARE * length || asleep >= thresholds::STALLED_FOR {
+        let says = format!("the listener's host was too busy to answer for {asleep:.1} s, by its own clocks");
+        claims.push(claim(Side::Listener, says, asleep, there));
+    } else if too_many(there) {
         let says = format!("the listener's host had no room for {there} of {sent} probes that had arrived");
         claims.push(claim(Side::Listener, says, 0.0, there));
     }

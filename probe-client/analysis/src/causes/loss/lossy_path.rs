@@ -23,13 +23,18 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     } else {
         direction
     };
-    let ratio = losses.counts.lost() as f64 / losses.counts.sent.max(1) as f64;
+    // One way's loss: what a packet risks, not what a round trip does.
+    let ratio = match direction {
+        Direction::Up => losses.up.ratio(),
+        Direction::Down => losses.down.ratio(),
+        Direction::Both => f64::midpoint(losses.up.ratio(), losses.down.ratio()),
+    };
     let p = losses.up.p.min(losses.down.p);
     let says = format!(
         "{} of {} packets were lost ({}): {} on the way up, {} on the way down",
         losses.counts.lost(),
         losses.counts.sent,
-        percent(ratio),
+        percent(losses.counts.lost() as f64 / losses.counts.sent.max(1) as f64),
         losses.up.lost,
         losses.down.lost
     );
@@ -109,7 +114,7 @@ fn tcp_differs(case: &Case<'_>, ratio: f64) -> Option<Evidence> {
         }
         if tcp.client.is_some() {
             // Some records travel together in one segment: half as many segments as records is a safe guess.
-            expected += traffic.sent as f64 / 2.0 * ratio / 2.0;
+            expected += traffic.sent as f64 / 2.0 * ratio;
             flows.push(flow.plan.name.clone());
         }
     }

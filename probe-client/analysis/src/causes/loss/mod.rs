@@ -1,5 +1,6 @@
 //! Loss, order and duplicates without anybody's intent.
 
+pub(super) mod bad_path_member;
 pub(super) mod duplication;
 pub(super) mod lossy_path;
 pub(super) mod one_way_loss;

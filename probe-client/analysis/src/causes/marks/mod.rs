@@ -1,5 +1,6 @@
 //! Marks in the IP header: DSCP (RFC 2474) and ECN (RFC 3168).
 
+pub(super) mod dropped;
 pub(super) mod dscp_rewritten;
 pub(super) mod ecn_bleached;
 

@@ -1,6 +1,8 @@
 //! State kept on the way, and addresses.
 
 pub(super) mod address_changed;
+pub(super) mod fragments_dropped;
+pub(super) mod idle;
 pub(super) mod mtu_black_hole;
 pub(super) mod nat_rebinding;
 

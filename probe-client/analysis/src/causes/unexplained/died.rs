@@ -5,16 +5,17 @@ use probe_protocol::finding::{Evidence, Parameters, Side};
 use probe_protocol::wire::hello::Carrier;
 
 use crate::causes::{Case, Claim};
-use crate::observation::End;
+use crate::observation::{End, FlowNo};
 
-pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    if !case.evidence.restarts.is_empty() || !case.evidence.host.is_empty() {
-        return Vec::new();
-    }
+pub(super) fn detect(case: &Case<'_>, explained: &dyn Fn(FlowNo) -> bool) -> Vec<Claim> {
     case.flows
         .iter()
         .filter_map(|(flow, traffic)| {
             let (opened, ended) = (flow.opened.as_ref()?, flow.ended.as_ref()?);
+            let at = case.evidence.seconds(ended.at);
+            if explained(flow.plan.flow) || case.host_acted(at - 5.0, at) {
+                return None;
+            }
             let (how, candidates) = match (&ended.end, flow.plan.carrier) {
                 (End::Reset, _) => ("was reset", vec![Cause::RstInjected]),
                 (End::Closed, Carrier::Tcp | Carrier::Tls) => {

@@ -1,8 +1,7 @@
 //! What is plainly wrong and cannot be told yet: said as `unexplained`, with what would decide.
 
-pub(super) mod died;
-pub(super) mod dress;
-pub(super) mod silence;
+mod died;
+mod silence;
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Evidence, Side};
@@ -10,9 +9,21 @@ use probe_protocol::wire::hello::Carrier;
 
 use super::{Case, Claim};
 use crate::model::Reach;
+use crate::observation::FlowNo;
+
+/// Everything that is plainly wrong and that no claim explains.
+pub(super) fn left(case: &Case<'_>, claims: &[Claim]) -> Vec<Claim> {
+    let explained = |flow: FlowNo| claims.iter().any(|claim| claim.explains.contains(&flow));
+    let mut out = silence::detect(case, &explained);
+    out.extend(died::detect(case, &explained));
+    if case.reaches_listener() {
+        out.extend(unopened(case, claims));
+    }
+    out
+}
 
 /// Transports that do not open and that no claim explains.
-pub(super) fn unopened(case: &Case<'_>, claims: &[Claim]) -> Vec<Claim> {
+fn unopened(case: &Case<'_>, claims: &[Claim]) -> Vec<Claim> {
     let mut out = Vec::new();
     for place in case.live_places() {
         for (carrier, covers) in ROWS {

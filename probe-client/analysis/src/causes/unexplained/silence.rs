@@ -6,8 +6,9 @@ use probe_protocol::finding::{Evidence, Parameters, Side};
 
 use crate::causes::loss::silences;
 use crate::causes::{Case, Claim};
+use crate::observation::FlowNo;
 
-pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
+pub(super) fn detect(case: &Case<'_>, explained: &dyn Fn(FlowNo) -> bool) -> Vec<Claim> {
     let mut silent = Vec::new();
     let mut alive = Vec::new();
     for (flow, traffic) in case.steady_udp() {
@@ -19,7 +20,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 let from = case.evidence.seconds(blocks[range.start].0);
                 let to = case.evidence.seconds(blocks[range.end - 1].0 + length);
                 // What the listener's restart or a sleep explains is no riddle.
-                if !explained(case, from, to) {
+                if !explained(flow.plan.flow) && !case.host_acted(from, to) {
                     let lost: u64 = blocks[range].iter().map(|(_, counts)| counts.lost()).sum();
                     silent.push((flow.plan.name.clone(), from, to, lost));
                 }
@@ -55,11 +56,4 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
             .parameters(Parameters { length_s: Some(to - from), ..Parameters::default() })
             .or(candidates, "a longer run with several flows of different ages"),
     ]
-}
-
-fn explained(case: &Case<'_>, from: f64, to: f64) -> bool {
-    let overlaps = |start: f64, end: f64| start < to && end > from;
-    let seconds = |at| case.evidence.seconds(at);
-    case.evidence.restarts.iter().any(|r| overlaps(seconds(r.last_seen), seconds(r.at)))
-        || case.evidence.host.iter().any(|event| overlaps(seconds(event.from), seconds(event.to)))
 }

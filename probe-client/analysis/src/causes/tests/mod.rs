@@ -1,5 +1,8 @@
 //! Each cause from made-up runs, with its boundary twins: just below the threshold nothing is said.
 
+mod lives;
+mod time;
+
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Finding, Severity};
 use probe_protocol::wire::dress::Dress;

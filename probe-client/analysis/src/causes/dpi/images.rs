@@ -1,0 +1,288 @@
+//! What a classifier knows by the look of it: `quic-blocked`, `high-entropy-blocked`, `unknown-protocol-blocked`.
+//!
+//! Each image is tried several times beside the others, in random order, from ports of their own. An image lives where
+//! its flows get through and go on; it dies where none does, five of five. A flow that opened and was cut off among its
+//! first packets died too; one that lived counts only if it came further than those did.
+
+use probe_protocol::cause::Cause;
+use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+use probe_protocol::wire::dress::Dress;
+use probe_protocol::wire::hello::Carrier;
+
+use crate::causes::lives::{Death, Lives, rounded};
+use crate::causes::{Case, Claim, thresholds};
+use crate::evidence::{FlowEvidence, HEAD};
+use crate::observation::{FlowNo, Outcome};
+use crate::stats::hypothesis::fisher_at_least;
+use crate::summarise::reach::Place;
+
+/// Datagrams of one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Image {
+    Quic,
+    /// QUIC with every bit turned: same sizes and times.
+    Inverse,
+    Random,
+    Ascii,
+    Zero,
+    /// Shaped like QUIC, and none.
+    QuicShaped,
+}
+
+const IMAGES: [Image; 6] =
+    [Image::Quic, Image::Inverse, Image::Random, Image::Ascii, Image::Zero, Image::QuicShaped];
+
+impl Image {
+    fn of(flow: &FlowEvidence) -> Option<Self> {
+        match (flow.plan.carrier, flow.plan.dress) {
+            (Carrier::Quic, _) => Some(Self::Quic),
+            (Carrier::QuicInverse, _) => Some(Self::Inverse),
+            (Carrier::Udp, Dress::Random) => Some(Self::Random),
+            (Carrier::Udp, Dress::Ascii) => Some(Self::Ascii),
+            (Carrier::Udp, Dress::Zero) => Some(Self::Zero),
+            (Carrier::Udp, Dress::QuicShaped) => Some(Self::QuicShaped),
+            (Carrier::Udp, _) | (Carrier::Tcp | Carrier::Tls, _) => None,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "QUIC",
+            Self::Inverse => "QUIC with every bit turned",
+            Self::Random => "random datagrams",
+            Self::Ascii => "datagrams of text",
+            Self::Zero => "datagrams of mostly zeros",
+            Self::QuicShaped => "datagrams that only look like QUIC",
+        }
+    }
+}
+
+/// How one image fared at one address.
+#[derive(Clone, Debug, Default)]
+struct Fared {
+    /// Flows that got through and on.
+    lived: u64,
+    /// Attempts that never opened, each from a port of its own, and flows that were cut off among their first packets.
+    died: u64,
+    /// Of those, the ones that had opened, and after how many packets.
+    cut: Vec<f64>,
+    flows: Vec<String>,
+    dead_flows: Vec<FlowNo>,
+    /// Somebody else answered, or a host said no: that is another cause's.
+    foreign: bool,
+    /// Datagrams of the image that left the client and arrived: more than any that was cut off.
+    far: u64,
+}
+
+impl Fared {
+    fn dies(&self) -> bool {
+        self.lived == 0 && self.died >= thresholds::ALIKE_FLOWS as u64 && !self.foreign
+    }
+
+    fn lives(&self) -> bool {
+        self.lived > 0 && self.died * 4 <= self.lived.max(1) * 3
+    }
+
+    fn tally(&self, image: Image) -> String {
+        format!("{}: {} of {} got through", image.name(), self.lived, self.lived + self.died)
+    }
+}
+
+/// Whether the deaths are those of some images while others of the same flows went further.
+pub(super) fn one_sided(case: &Case<'_>, deaths: &[&Death<'_>]) -> bool {
+    let furthest = deaths.iter().map(|death| death.packets.low).fold(0.0, f64::max);
+    let dead: Vec<Option<Image>> = deaths.iter().map(|death| Image::of(death.flow)).collect();
+    // Another image of datagrams came further than any that died.
+    case.flows.iter().any(|(flow, traffic)| {
+        let image = Image::of(flow);
+        let far = match flow.plan.carrier {
+            Carrier::Quic | Carrier::QuicInverse => {
+                flow.datagrams.map_or(0, |counts| counts.sent_up - counts.lost_up)
+            }
+            Carrier::Udp | Carrier::Tcp | Carrier::Tls => {
+                traffic.life.answered.map_or(0, |mark| mark.packets)
+            }
+        };
+        image.is_some() && !dead.contains(&image) && far as f64 > furthest * 1.05 + 3.0
+    })
+}
+
+fn fared(case: &Case<'_>, lives: &Lives<'_>, place: &Place, image: Image) -> Fared {
+    let mut fared = Fared::default();
+    let early = |death: &&Death<'_>| death.packets.low <= HEAD as f64;
+    let cuts = lives.dead.iter().filter(early).map(|death| death.packets.low).fold(0.0, f64::max);
+    let flows = case.flows.iter().filter(|(flow, _)| flow.plan.to == place.address);
+    for (flow, traffic) in flows.filter(|(flow, _)| Image::of(flow) == Some(image)) {
+        let failed = flow.attempts.iter().filter(|attempt| attempt.outcome != Outcome::Opened);
+        let (mut silent, mut other) = (0, 0);
+        for attempt in failed {
+            match attempt.outcome {
+                Outcome::Silent { .. } | Outcome::HandshakeFailed { .. } | Outcome::Cut { .. } => silent += 1,
+                Outcome::Opened => {}
+                Outcome::Refused { .. }
+                | Outcome::NetworkError { .. }
+                | Outcome::LocalError { .. }
+                | Outcome::Foreign { .. }
+                | Outcome::Refusal { .. } => other += 1,
+            }
+        }
+        fared.foreign |= other > 0;
+        if flow.attempts.is_empty() {
+            continue;
+        }
+        fared.flows.push(flow.plan.name.clone());
+        if flow.opened.is_none() {
+            fared.died += silent;
+            continue;
+        }
+        let death = lives.dead.iter().find(|death| death.flow.plan.flow == flow.plan.flow);
+        match death {
+            Some(death) if early(&death) => {
+                fared.died += 1;
+                fared.cut.push(death.packets.low);
+                fared.dead_flows.push(flow.plan.flow);
+            }
+            _ => {
+                let far = match flow.datagrams {
+                    Some(counts) => counts.sent_up - counts.lost_up,
+                    None => traffic.life.answered.map_or(0, |mark| mark.packets),
+                };
+                fared.far = fared.far.max(far);
+                // A flow that ended before the others were cut off proves nothing.
+                fared.lived += u64::from(far as f64 > cuts * 1.2 || traffic.counts.sent == 0 && cuts <= 3.0);
+                // Attempts before the one that opened were lost by chance, or to the image.
+                fared.died += silent;
+            }
+        }
+    }
+    fared
+}
+
+pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
+    let lives = Lives::of(case);
+    case.live_places().filter_map(|place| judge(case, &lives, place)).collect()
+}
+
+fn judge(case: &Case<'_>, lives: &Lives<'_>, place: &Place) -> Option<Claim> {
+    let all: Vec<(Image, Fared)> = IMAGES
+        .into_iter()
+        .map(|image| (image, fared(case, lives, place, image)))
+        .filter(|(_, fared)| !fared.flows.is_empty())
+        .collect();
+    let of = |image: Image| all.iter().find(|(i, _)| *i == image).map(|(_, fared)| fared);
+    let dies = |image| of(image).is_some_and(Fared::dies);
+    let is_alive = |image| of(image).is_some_and(Fared::lives);
+    let dead: Vec<Image> = all.iter().filter(|(_, f)| f.dies()).map(|(image, _)| *image).collect();
+    let alive: Vec<Image> = all.iter().filter(|(_, f)| f.lives()).map(|(image, _)| *image).collect();
+    if dead.is_empty() || alive.is_empty() {
+        return None;
+    }
+    let claim = if dead == [Image::Quic] && is_alive(Image::Inverse) && is_alive(Image::Random) {
+        Claim::new(Cause::QuicBlocked, Side::Path).at(place.address, &[Carrier::Quic]).rather_than(
+            Cause::UnknownProtocolBlocked,
+            "its bitwise inverse of the same sizes and times, which no classifier knows, gets through",
+        )
+    } else if is_alive(Image::Quic) && dies(Image::Random) && dies(Image::Ascii) && dies(Image::Inverse) {
+        Claim::new(Cause::UnknownProtocolBlocked, Side::Path)
+            .at(place.address, &[Carrier::Udp, Carrier::QuicInverse])
+            .rather_than(
+                Cause::HighEntropyBlocked,
+                "plain text dies as well, and QUIC, which looks random, lives",
+            )
+    } else if dies(Image::Random)
+        && dies(Image::Inverse)
+        && is_alive(Image::Ascii)
+        && of(Image::Zero).is_none_or(|zero| !zero.dies())
+    {
+        Claim::new(Cause::HighEntropyBlocked, Side::Path)
+            .at(place.address, &[Carrier::Udp, Carrier::Quic, Carrier::QuicInverse])
+            .rather_than(
+                Cause::UnknownProtocolBlocked,
+                "text of no known protocol gets through from the same host to the same port",
+            )
+    } else {
+        return Some(undecided(place, &all, &dead));
+    };
+    // QUIC's own size and times belong to its twin alone.
+    let controls = if dead == [Image::Quic] { vec![Image::Inverse] } else { alive };
+    Some(with_evidence(claim, &all, &dead, &controls))
+}
+
+/// Adds what the images did, and the chance that images that are alike fare so differently.
+fn with_evidence(mut claim: Claim, all: &[(Image, Fared)], dead: &[Image], alive: &[Image]) -> Claim {
+    let sum = |images: &[Image], count: fn(&Fared) -> u64| {
+        all.iter().filter(|(image, _)| images.contains(image)).map(|(_, f)| count(f)).sum::<u64>()
+    };
+    let (failed, tried) = (sum(dead, |f| f.died), sum(dead, |f| f.died + f.lived));
+    let (failed_beside, beside) = (sum(alive, |f| f.died), sum(alive, |f| f.died + f.lived));
+    let p = fisher_at_least(failed, tried, failed_beside, beside);
+    let cuts: Vec<f64> = all
+        .iter()
+        .filter(|(image, _)| dead.contains(image))
+        .flat_map(|(_, fared)| fared.cut.iter().copied())
+        .collect();
+    let after = cuts.iter().copied().fold(0.0, f64::max);
+    let says: Vec<String> = all.iter().map(|(image, fared)| fared.tally(*image)).collect();
+    let flows = |images: &[Image]| {
+        all.iter()
+            .filter(|(image, _)| images.contains(image))
+            .flat_map(|(_, fared)| fared.flows.iter().cloned())
+            .collect::<Vec<_>>()
+    };
+    claim.explains.extend(
+        all.iter().filter(|(image, _)| dead.contains(image)).flat_map(|(_, f)| f.dead_flows.iter().copied()),
+    );
+    claim = claim
+        .direction(Direction::Both)
+        .probability(if p < 1.0 - thresholds::CERTAIN { 1.0 - p } else { 0.8 })
+        .or([], "each image several times more")
+        .because(Evidence {
+            flows: flows(dead),
+            says: says.join("; "),
+            test: Some("Fisher's exact test, images beside one another in random order".to_owned()),
+            p: Some(p),
+            ..Evidence::default()
+        })
+        .because(Evidence {
+            flows: flows(alive),
+            says: "these got through at the same time, to the same port, with the same sizes".to_owned(),
+            ..Evidence::default()
+        });
+    let packets = if cuts.is_empty() { None } else { Some(rounded(after, 0) as u64) };
+    let kind = if cuts.is_empty() { "opening" } else { "packets" };
+    claim.parameters(Parameters { packets, kind: Some(kind.to_owned()), ..Parameters::default() })
+}
+
+fn undecided(place: &Place, all: &[(Image, Fared)], dead: &[Image]) -> Claim {
+    let candidates: Vec<Cause> = match dead {
+        [Image::Quic] => vec![Cause::QuicBlocked],
+        [Image::Quic, Image::Inverse] => vec![Cause::MtuBlackHole, Cause::QuicBlocked],
+        _ if dead.contains(&Image::Random) && !dead.contains(&Image::Ascii) => {
+            vec![Cause::HighEntropyBlocked, Cause::UnknownProtocolBlocked]
+        }
+        _ => vec![Cause::UnknownProtocolBlocked, Cause::HighEntropyBlocked],
+    };
+    let covers: &'static [Carrier] =
+        if dead.iter().all(|image| *image == Image::Quic || *image == Image::Inverse) {
+            &[Carrier::Quic, Carrier::QuicInverse]
+        } else {
+            &[Carrier::Udp, Carrier::QuicInverse]
+        };
+    let says: Vec<String> = all.iter().map(|(image, fared)| fared.tally(*image)).collect();
+    let explains =
+        all.iter().filter(|(i, _)| dead.contains(i)).flat_map(|(_, f)| f.dead_flows.iter().copied());
+    Claim::new(Cause::Unexplained, Side::Path)
+        .at(place.address, covers)
+        .probability(0.9)
+        .because(Evidence {
+            flows: all
+                .iter()
+                .filter(|(image, _)| dead.contains(image))
+                .flat_map(|(_, f)| f.flows.iter().cloned())
+                .collect(),
+            says: says.join("; "),
+            ..Evidence::default()
+        })
+        .explaining(explains)
+        .or(candidates, "each wire image several times, interleaved in random order")
+}

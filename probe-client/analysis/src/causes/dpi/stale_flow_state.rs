@@ -1,0 +1,172 @@
+//! `stale-flow-state`: an old flow decays, and a new port cures it. At the same time as the old flow loses, at least eight
+//! fresh ports are clean (a failing path member would take some of them); and the old flow itself was clean before.
+
+use probe_protocol::cause::Cause;
+use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+use probe_protocol::wire::hello::Carrier;
+
+use crate::causes::lives::{born, rounded};
+use crate::causes::{Case, Claim, thresholds};
+use crate::evidence::{FlowEvidence, Traffic};
+use crate::stats::hypothesis::fisher_at_least;
+use crate::stats::timeline::Counts;
+
+/// An old flow that loses from some moment on.
+struct Decay<'c> {
+    flow: &'c FlowEvidence,
+    onset_s: f64,
+    age_s: f64,
+    before: Counts,
+    after: Counts,
+    p: f64,
+}
+
+pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
+    let decays: Vec<Decay<'_>> = case
+        .flows
+        .iter()
+        .filter(|(flow, _)| flow.plan.carrier == Carrier::Udp && flow.opened.is_some())
+        .filter_map(|(flow, traffic)| decay(case, flow, traffic))
+        .collect();
+    let Some(first) = decays.iter().min_by(|a, b| a.onset_s.total_cmp(&b.onset_s)) else { return Vec::new() };
+    // Fresh ports that were born after the onset, and what they lost in as short a life.
+    let fresh: Vec<_> = case
+        .flows
+        .iter()
+        .filter(|(flow, traffic)| {
+            flow.plan.carrier == Carrier::Udp
+                && traffic.counts.sent >= 10
+                && flow.opened.as_ref().is_some_and(|o| case.evidence.seconds(o.at) > first.onset_s)
+                && !decays.iter().any(|d| d.flow.plan.flow == flow.plan.flow)
+        })
+        .collect();
+    let mut beside = Counts::default();
+    fresh.iter().for_each(|(_, traffic)| beside.add(&traffic.counts));
+    let clean = fresh
+        .iter()
+        .filter(|(_, t)| t.counts.received as f64 >= thresholds::FRESH_SHARE * t.counts.sent as f64)
+        .count();
+    let mut after = Counts::default();
+    decays.iter().for_each(|d| after.add(&d.after));
+    let p = fisher_at_least(after.lost(), after.sent, beside.lost(), beside.sent);
+    let enough = clean >= thresholds::FRESH_PORTS && clean * 20 >= fresh.len() * 19;
+    if beside.sent == 0 || p > thresholds::DEATH_CHANCE || clean * 2 < fresh.len() {
+        return Vec::new();
+    }
+    let mut ages: Vec<f64> = decays.iter().map(|d| d.age_s).collect();
+    ages.sort_by(f64::total_cmp);
+    let age = ages[ages.len() / 2];
+    let ratio = after.lost() as f64 / after.sent.max(1) as f64;
+    let before = decays.iter().fold(Counts::default(), |mut sum, d| {
+        sum.add(&d.before);
+        sum
+    });
+    let says = format!(
+        "{} old flow{} lost {:.1} % from an age of {age:.0} s on ({:.1} % before), while {clean} of {} fresh source ports \
+         opened after that were clean ({:.1} % lost)",
+        decays.len(),
+        if decays.len() == 1 { "" } else { "s" },
+        100.0 * ratio,
+        100.0 * before.lost() as f64 / before.sent.max(1) as f64,
+        fresh.len(),
+        100.0 * beside.lost() as f64 / beside.sent.max(1) as f64
+    );
+    let up = after.lost_up * 10 >= after.lost() * 9;
+    let down = after.lost_down * 10 >= after.lost() * 9;
+    let direction = if up {
+        Direction::Up
+    } else if down {
+        Direction::Down
+    } else {
+        Direction::Both
+    };
+    let least = decays.iter().map(|d| d.p).fold(1.0, f64::min);
+    vec![
+        Claim::new(Cause::StaleFlowState, Side::Path)
+            .direction(direction)
+            .probability(if enough { 1.0 - p.max(least) } else { 0.9 })
+            .parameters(Parameters {
+                age_s: Some(rounded(age, 1)),
+                loss_ratio: Some(rounded(ratio, 4)),
+                number: Some(decays.len() as u64),
+                ..Parameters::default()
+            })
+            .because(Evidence {
+                flows: decays.iter().map(|d| d.flow.plan.name.clone()).collect(),
+                from_s: Some(rounded(first.onset_s, 1)),
+                to_s: case.evidence.last.map(|last| rounded(case.evidence.seconds(last), 1)),
+                says,
+                test: Some("Fisher's exact test, old flows against fresh ports at the same time".to_owned()),
+                p: Some(p.max(1e-12)),
+            })
+            .explaining(decays.iter().map(|d| d.flow.plan.flow))
+            .rather_than(
+                Cause::BadPathMember,
+                "the old flows were clean on the same ports before, and no fresh port loses",
+            )
+            .or([], "more fresh ports beside the old flows"),
+    ]
+}
+
+/// The moment from which a flow loses most clearly more than before.
+fn decay<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Decay<'c>> {
+    let blocks: Vec<(f64, Counts)> = traffic
+        .timeline
+        .blocks()
+        .filter(|(_, counts)| counts.sent > 0)
+        .map(|(at, counts)| (case.evidence.seconds(at), *counts))
+        .collect();
+    // A flow that died is no decaying one.
+    if traffic.life.trailing >= thresholds::DEATH_PACKETS || blocks.len() < 20 || traffic.counts.lost() < 20 {
+        return None;
+    }
+    let mut whole = Counts::default();
+    blocks.iter().for_each(|(_, counts)| whole.add(counts));
+    let mut before = Counts::default();
+    let mut best: Option<(f64, usize, Counts)> = None;
+    for (n, (_, counts)) in blocks.iter().enumerate() {
+        if n >= 5 && n + 5 <= blocks.len() {
+            let score = likelihood_gain(&before, &whole);
+            if best.as_ref().is_none_or(|(most, ..)| score > *most) {
+                best = Some((score, n, before));
+            }
+        }
+        before.add(counts);
+    }
+    let (_, n, before) = best?;
+    let mut after = whole;
+    after.sent -= before.sent;
+    after.received -= before.received;
+    after.lost_up -= before.lost_up;
+    after.lost_down -= before.lost_down;
+    after.lost_unknown -= before.lost_unknown;
+    // Each block is one look at most: packets within one are not independent.
+    let lossy = |blocks: &[(f64, Counts)]| blocks.iter().filter(|(_, c)| c.lost() > 0).count() as u64;
+    let (early, late) = blocks.split_at(n);
+    let p = fisher_at_least(lossy(late), late.len() as u64, lossy(early), early.len() as u64)
+        * blocks.len() as f64;
+    let ratio = |c: &Counts| c.lost() as f64 / c.sent.max(1) as f64;
+    let onset_s = late.first()?.0;
+    let clear = ratio(&after) > 0.05 && ratio(&after) > 5.0 * ratio(&before) + 0.01;
+    (p < thresholds::DEATH_CHANCE.sqrt() && clear).then(|| Decay {
+        flow,
+        onset_s,
+        age_s: onset_s - case.evidence.seconds(born(flow)),
+        before,
+        after,
+        p: p.max(1e-12),
+    })
+}
+
+/// How much likelier two rates are than one (log of the ratio).
+fn likelihood_gain(before: &Counts, whole: &Counts) -> f64 {
+    let entropy = |lost: u64, sent: u64| {
+        if sent == 0 || lost == 0 || lost == sent {
+            return 0.0;
+        }
+        let rate = lost as f64 / sent as f64;
+        sent as f64 * (rate * rate.ln() + (1.0 - rate) * (1.0 - rate).ln())
+    };
+    entropy(before.lost(), before.sent) + entropy(whole.lost() - before.lost(), whole.sent - before.sent)
+        - entropy(whole.lost(), whole.sent)
+}

@@ -1,0 +1,167 @@
+//! `bad-path-member`: one of several parallel links loses; which one a flow takes depends on its ports. Some source ports
+//! lose, each at a constant rate from its first packet on, and the others do not.
+
+use probe_protocol::cause::Cause;
+use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+use probe_protocol::time::Timestamp;
+use probe_protocol::wire::hello::Carrier;
+
+use crate::causes::{Case, Claim, thresholds};
+use crate::observation::Purpose;
+use crate::stats::hypothesis::binomial_at_least;
+use crate::stats::recurrence::chi_square_at_least;
+
+/// Ports that must have been tried, and packets of each.
+const PORTS: usize = 16;
+const PACKETS: u64 = 25;
+/// Chance at which one port is counted to the lossy ones, given the rate of the quieter half.
+const PORT_CHANCE: f64 = 1e-3;
+
+/// One source port: half-seconds with loss, and in all, in the first and in the second half of its life.
+struct Port {
+    name: String,
+    halves: [(u64, u64); 2],
+    lost: u64,
+    sent: u64,
+    up: u64,
+}
+
+impl Port {
+    fn bad(&self) -> u64 {
+        self.halves[0].0 + self.halves[1].0
+    }
+
+    fn blocks(&self) -> u64 {
+        self.halves[0].1 + self.halves[1].1
+    }
+}
+
+pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
+    let ports: Vec<Port> = case
+        .flows
+        .iter()
+        .filter(|(flow, traffic)| {
+            flow.plan.carrier == Carrier::Udp
+                && matches!(
+                    flow.plan.purpose,
+                    Purpose::Fan | Purpose::Steady | Purpose::Crossed | Purpose::Old
+                )
+                && traffic.counts.sent >= PACKETS
+        })
+        .map(|(flow, traffic)| {
+            // Losses after a flow's death are its death's, not its port's.
+            let end = traffic.life.first_lost.filter(|_| traffic.life.trailing >= thresholds::DEATH_PACKETS);
+            let blocks: Vec<_> = traffic
+                .timeline
+                .blocks()
+                .filter(|(at, counts)| counts.sent > 0 && end.is_none_or(|end| *at < end.at))
+                .collect();
+            let middle = blocks.len() / 2;
+            let mut port =
+                Port { name: flow.plan.name.clone(), halves: [(0, 0); 2], lost: 0, sent: 0, up: 0 };
+            for (n, (at, counts)) in blocks.iter().enumerate() {
+                // What all suffer at once is no port's.
+                let all: (Timestamp, f64) = (*at, traffic.timeline.block_length().as_secs_f64());
+                if is_shared(case, all) {
+                    continue;
+                }
+                let half = &mut port.halves[usize::from(n >= middle)];
+                half.0 += u64::from(counts.lost() > 0);
+                half.1 += 1;
+                port.lost += counts.lost();
+                port.sent += counts.sent;
+                port.up += counts.lost_up;
+            }
+            port
+        })
+        .filter(|port| port.blocks() >= 4)
+        .collect();
+    judge(case, &ports).into_iter().collect()
+}
+
+/// Half of all datagrams were lost in this block.
+fn is_shared(case: &Case<'_>, (at, length): (Timestamp, f64)) -> bool {
+    let from = case.evidence.seconds(at);
+    let all = case.evidence.datagrams.within(from, from + length);
+    u32::from(all.lost()) * 2 > u32::from(all.sent)
+}
+
+fn judge(case: &Case<'_>, ports: &[Port]) -> Option<Claim> {
+    if ports.len() < PORTS {
+        return None;
+    }
+    let (bad, blocks) = ports.iter().fold((0, 0), |(b, n), port| (b + port.bad(), n + port.blocks()));
+    let rate = bad as f64 / blocks.max(1) as f64;
+    if bad == 0 || rate >= 1.0 {
+        return None;
+    }
+    let square: f64 = ports
+        .iter()
+        .map(|port| {
+            let expected = rate * port.blocks() as f64;
+            (port.bad() as f64 - expected).powi(2) / (expected * (1.0 - rate)).max(1e-9)
+        })
+        .sum();
+    let p = chi_square_at_least(square, ports.len() - 1);
+    // The quieter half gives the base rate.
+    let mut sorted: Vec<&Port> = ports.iter().collect();
+    sorted.sort_by(|a, b| {
+        (a.lost as f64 / a.sent.max(1) as f64).total_cmp(&(b.lost as f64 / b.sent.max(1) as f64))
+    });
+    let quiet = &sorted[..sorted.len() / 2];
+    let (quiet_lost, quiet_sent) = quiet.iter().fold((0, 0), |(l, s), port| (l + port.lost, s + port.sent));
+    let base = (quiet_lost as f64 + 1.0) / (quiet_sent as f64 + 2.0);
+    let (lossy, clean): (Vec<&Port>, Vec<&Port>) =
+        ports.iter().partition(|port| binomial_at_least(port.lost, port.sent, base.max(0.02)) < PORT_CHANCE);
+    // Constant per port from the first packet on: both halves of nearly every lossy port lose.
+    let constant = lossy.iter().filter(|port| port.halves.iter().all(|(bad, _)| *bad > 0)).count();
+    let ratio = |ports: &[&Port]| {
+        let (lost, sent) = ports.iter().fold((0, 0), |(l, s), port| (l + port.lost, s + port.sent));
+        lost as f64 / sent.max(1) as f64
+    };
+    let (lossy_ratio, clean_ratio) = (ratio(&lossy), ratio(&clean));
+    let apart = lossy_ratio > 5.0 * clean_ratio.max(thresholds::BENIGN_LOSS);
+    if p > thresholds::PORTS_DIFFER
+        || lossy.len() < 2
+        || clean.len() * 4 < ports.len()
+        || constant * 10 < lossy.len() * 8
+        || !apart
+    {
+        return None;
+    }
+    let (lost, up) = lossy.iter().fold((0, 0), |(l, u), port| (l + port.lost, u + port.up));
+    let direction = match (up * 10 >= lost * 9, up * 10 <= lost) {
+        (true, _) => Direction::Up,
+        (_, true) => Direction::Down,
+        (false, false) => Direction::Both,
+    };
+    let share = lossy.len() as f64 / ports.len() as f64;
+    let says = format!(
+        "{} of {} source ports lost {:.1} % of their packets from the first on, the other {} lost {:.1} %",
+        lossy.len(),
+        ports.len(),
+        100.0 * lossy_ratio,
+        clean.len(),
+        100.0 * clean_ratio
+    );
+    let _ = case;
+    Some(
+        Claim::new(Cause::BadPathMember, Side::Path)
+            .direction(direction)
+            .probability(1.0 - p)
+            .parameters(Parameters {
+                share: Some((share * 1e3).round() / 1e3),
+                number: Some(lossy.len() as u64),
+                loss_ratio: Some((lossy_ratio * 1e4).round() / 1e4),
+                ..Parameters::default()
+            })
+            .because(Evidence {
+                flows: lossy.iter().map(|port| port.name.clone()).collect(),
+                says,
+                test: Some(format!("chi-square of half-seconds with loss over {} source ports", ports.len())),
+                p: Some(p.max(1e-12)),
+                ..Evidence::default()
+            })
+            .rather_than(Cause::LossyPath, "on a lossy path all source ports lose alike"),
+    )
+}

@@ -1,0 +1,54 @@
+//! `fragments-dropped`: datagrams larger than the MTU vanish, while those that fit get through (RFC 8900).
+
+use probe_protocol::cause::Cause;
+use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+
+use crate::causes::{Case, Claim, thresholds};
+use crate::observation::Fragment;
+
+pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
+    let way = |up: bool| {
+        let rows = || case.evidence.fragments.iter().filter(move |f| f.up == up);
+        let sent: u32 = rows().map(|f| f.sent).sum();
+        let arrived: u32 = rows().map(|f| f.arrived).sum();
+        let first: Option<&Fragment> = rows().next();
+        (sent, arrived, first.copied())
+    };
+    let (up, down) = (way(true), way(false));
+    // Whole datagrams on the same way, at the same time.
+    let (lost, whole) =
+        case.steady_udp().fold((0, 0), |(lost, all), (_, t)| (lost + t.counts.lost(), all + t.counts.sent));
+    let base = ((lost as f64 + 1.0) / (whole as f64 + 2.0)).max(0.02);
+    // Two fragments or more to each: either lost, and the datagram is.
+    let chance = |sent: u32| (3.0 * base).min(0.9).powi(i32::try_from(sent).unwrap_or(i32::MAX));
+    let dropped = |(sent, arrived, _): (u32, u32, Option<Fragment>)| {
+        arrived == 0 && sent > 0 && chance(sent) < thresholds::FALSE_ALARM
+    };
+    let direction = match (dropped(up), dropped(down)) {
+        (true, true) => Direction::Both,
+        (true, false) => Direction::Up,
+        (false, true) => Direction::Down,
+        (false, false) => return Vec::new(),
+    };
+    if whole == 0 || base > 0.5 {
+        return Vec::new();
+    }
+    let p = if dropped(up) { chance(up.0) } else { chance(down.0) };
+    let mut claim = Claim::new(Cause::FragmentsDropped, Side::Path)
+        .direction(direction)
+        .probability(1.0 - p)
+        .rather_than(Cause::MtuBlackHole, "these packets were allowed to be cut into fragments that fit");
+    for (name, (sent, arrived, first)) in [("up", up), ("down", down)] {
+        if let Some(first) = first {
+            claim = claim.because(Evidence {
+                flows: vec![case.evidence.name(first.flow)],
+                says: format!("on the way {name}, {arrived} of {sent} packets larger than the MTU arrived"),
+                test: Some(format!("all lost by chance at {:.0} % loss of fragments", 300.0 * base)),
+                p: Some(chance(sent).max(1e-12)),
+                ..Evidence::default()
+            });
+            claim.parameters = Parameters { bytes: Some(u64::from(first.size)), ..Parameters::default() };
+        }
+    }
+    vec![claim]
+}
