@@ -1,7 +1,7 @@
 //! The ledger of what happened when: losses that belong together, outages of the whole path, and shifts of delay.
 //!
 //! [`Ledger`] takes observations as they come and keeps, in bounded memory, *episodes* of single flows: bursts of loss
-//! (RFC 3611 section 4.7.2) and shifts of the level of delay. [`gather`] then puts the episodes of many flows together: what
+//! (RFC 3611 section 4.7.2) and shifts of the level of delay. `gather` then puts the episodes of many flows together: what
 //! hit all flows at once is an outage, what hit some of them at once is one event of those flows.
 //!
 //! | File | holds |

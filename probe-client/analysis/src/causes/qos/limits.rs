@@ -213,10 +213,12 @@ fn limit(
     })
 }
 
-/// Own load raises the delay far.
+/// Own load raises the delay far. Of datagrams alone: what a stream waits for in its sender's own buffer, while its
+/// window is small, is not the path's queue.
 fn bloat(case: &Case<'_>, direction: Direction, all: &[Step]) -> Option<Claim> {
     let (worst, added) = all
         .iter()
+        .filter(|s| s.carrier == Carrier::Udp)
         .filter_map(|s| {
             let least =
                 all.iter().filter(|o| o.flow == s.flow).filter_map(|o| o.least_delay).reduce(f64::min)?;
