@@ -128,7 +128,9 @@ fn a_clean_soak_opens_everything_and_loses_nothing() {
     }
     assert_eq!(told.of(Carrier::Udp, Purpose::Old).len(), 24);
     assert_eq!(told.opened.len(), told.planned.len());
-    assert!(told.of(Carrier::Udp, Purpose::Fresh).len() >= 2);
+    // One each minute; which image it wears is drawn.
+    let fresh = told.planned.values().filter(|p| p.purpose == Purpose::Fresh).count();
+    assert!((4..=6).contains(&fresh), "{fresh}");
 }
 
 #[test]
@@ -216,12 +218,13 @@ fn an_hour_without_a_path_is_placed_probe_by_probe() {
     assert!(really > 3000, "{really}");
     let lost_up = told.fates["lost up"];
     assert!(lost_up >= really * 99 / 100 && !told.fates.contains_key("unknown"), "{lost_up} of {really}");
-    // Few ports are tried while nothing is heard: an hour holds 180 canaries at most.
+    // Few ports are tried while nothing is heard: an hour holds 180 canaries at most, beside successors of slow flows that
+    // fell silent before it was clear that all had.
     let (from, to) = (1000 + 600 + 30, 1000 + 600 + HOUR);
     let during = |at: Timestamp| (from..to).contains(&(at.as_nanos() / 1_000_000_000));
     let tried: Vec<_> = told.planned.values().filter(|p| during(p.at)).collect();
     let canaries = tried.iter().filter(|p| p.purpose == Purpose::Old).count();
-    assert!((60..=181).contains(&canaries), "{canaries}");
+    assert!((60..=190).contains(&canaries), "{canaries}");
     assert!(tried.iter().all(|p| p.purpose != Purpose::Fresh), "{tried:?}");
     // And within minutes of its end every place is filled again.
     let alive = told.planned.values().filter(|p| {
