@@ -3,6 +3,7 @@
 use probe_analysis::model::FlowGroup;
 
 use super::super::Report;
+use super::super::model::Event;
 use super::layout::Page;
 use super::numbers;
 
@@ -116,13 +117,24 @@ fn events(report: &Report, page: &mut Page) {
         return;
     }
     page.heading("What happened when");
-    for event in report.events.iter().take(SHOWN) {
+    // What was told several times in a row is one row.
+    let alike = |a: &Event, b: &Event| a.says == b.says && a.flows == b.flows;
+    let rows: Vec<&[Event]> = report.events.chunk_by(alike).collect();
+    for events in rows.iter().take(SHOWN) {
+        let [event, ..] = events else { continue };
         let flows =
             if event.flows.is_empty() { String::new() } else { format!("{}: ", event.flows.join(", ")) };
-        page.row(&format!("{:.1} s", event.from_s), &format!("{flows}{}", event.says));
+        let until = events.last().filter(|last| last.from_s > event.from_s + 0.1);
+        let times = match (events.len(), until) {
+            (1, _) => String::new(),
+            (n, None) => format!(" ({n} times)"),
+            (n, Some(last)) => format!(" ({n} times, the last at {:.1} s)", last.from_s),
+        };
+        page.row(&format!("{:.1} s", event.from_s), &format!("{flows}{}{times}", event.says));
     }
-    if report.events.len() > SHOWN {
-        page.line(2, &format!("and {} more (--json shows all)", report.events.len() - SHOWN));
+    if rows.len() > SHOWN {
+        let rest: usize = rows.iter().skip(SHOWN).map(|events| events.len()).sum();
+        page.line(2, &format!("and {rest} more (--json shows all)"));
     }
 }
 
