@@ -2,6 +2,7 @@
 //! written is ever lost.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests, too")]
+#![allow(clippy::print_stdout, reason = "what a kill costs is for people to see")]
 
 use std::collections::BTreeSet;
 use std::fs;
