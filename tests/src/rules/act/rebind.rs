@@ -1,12 +1,12 @@
 //! A NAT that gives a running flow another source port or address.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::data::Direction;
 use super::super::flow::{FlowKey, MAX_FLOWS};
 use super::super::pipeline::{BadRule, Context, Parcel};
 use super::{Act, Step, Watch};
+use crate::hash::Map;
 use crate::packet::Protocol;
 
 /// The first port that is given out.
@@ -16,8 +16,8 @@ const FIRST_PORT: u16 = 32_768;
 pub(super) struct Rebind {
     address: Option<IpAddr>,
     port_step: u16,
-    forward: HashMap<(Protocol, SocketAddr), SocketAddr>,
-    back: HashMap<(Protocol, SocketAddr), SocketAddr>,
+    forward: Map<(Protocol, SocketAddr), SocketAddr>,
+    back: Map<(Protocol, SocketAddr), SocketAddr>,
 }
 
 impl Rebind {
@@ -25,7 +25,7 @@ impl Rebind {
         if address.is_none() && port_step == 0 {
             return Err(BadRule::Field("rebind", "needs an `address` or a `port_step`".into()));
         }
-        Ok(Self { address, port_step, forward: HashMap::new(), back: HashMap::new() })
+        Ok(Self { address, port_step, forward: Map::default(), back: Map::default() })
     }
 
     fn give(&mut self, protocol: Protocol, old: SocketAddr) -> SocketAddr {
