@@ -9,6 +9,7 @@
 //! | `flow` | one flow: its state, its keys, its probes under way |
 //! | `opening` | from a connection to an open flow |
 //! | `probing` | sending probes and taking in replies |
+//! | `proof` | proving the address of a flow that was given another |
 //! | `spawn` | flows that come later: starts, repeats, rebirths; and those that are over and settled leave |
 //! | `vigil` | whether flows, and the path, are alive |
 //! | `survive` | what the client's host, its network and the target's name do meanwhile |
@@ -30,6 +31,7 @@ mod load;
 mod mtu;
 mod opening;
 mod probing;
+mod proof;
 mod settle;
 mod sockets;
 mod spawn;
@@ -279,6 +281,8 @@ pub enum Reason {
     Probe(FlowNo),
     /// A packet of the search for the path MTU may have been lost.
     Mtu(FlowNo),
+    /// A Hello that proves a flow's new address may have been lost.
+    Prove(FlowNo),
     /// A request to the listener may have been lost.
     Request(u64),
     /// It is time to look at the load, or a block of it is due.
@@ -311,6 +315,9 @@ pub enum Phase {
     /// Nothing more will happen.
     Done,
 }
+
+/// How long a run that measures nothing but reachability goes on when everything is open.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// How long handing in the verdict may take.
 const HAND_IN_LIMIT: Duration = Duration::from_secs(4);
@@ -498,6 +505,7 @@ impl Engine {
                 Reason::GiveUp(flow, attempt) => self.give_up(now, flow, attempt),
                 Reason::Probe(flow) => self.probe_due(now, flow, at),
                 Reason::Mtu(flow) => self.mtu_due(now, flow),
+                Reason::Prove(flow) => self.prove_due(now, flow),
                 Reason::Request(number) => self.request_due(now, number),
                 Reason::Load => self.load_due(now),
                 Reason::Ledger => self.ledger_due(now),
@@ -647,7 +655,7 @@ impl Engine {
                 let replied = self.flows.values().all(Flow::has_all_replies);
                 replied && self.requests.is_idle() && self.load_is_over()
             }
-            Phase::Settle => self.requests.is_idle(),
+            Phase::Settle => self.requests.is_idle() && !self.awaits_stragglers(now),
             Phase::HandIn => self.requests.is_settled(),
             Phase::Settled | Phase::Done => false,
         };
@@ -666,7 +674,12 @@ impl Engine {
                 // And it is over when it said it would be, however soon everything was open: the plan's times count from
                 // the start of the run.
                 let whole = self.started + self.plan.reach + self.plan.measure;
-                let next = if there { whole.since(now) } else { Duration::ZERO };
+                let next = match (there, self.plan.measure.is_zero()) {
+                    (false, _) => Duration::ZERO,
+                    (true, false) => whole.since(now),
+                    // Reachability was the question, and a few answers on the flow that opened last are enough.
+                    (true, true) => whole.since(now).min(LAST_LOOK),
+                };
                 self.enter(now, Phase::Measure, next);
             }
             Phase::Measure => {
