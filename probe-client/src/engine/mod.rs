@@ -316,9 +316,8 @@ pub enum Phase {
     Done,
 }
 
-/// How long a run that measures nothing but reachability goes on when everything is open.
-const LAST_LOOK: Duration = Duration::from_secs(1);
-
+/// What a run that only asks what gets through waits for, after the last opening.
+const LAST_REPLIES: Duration = Duration::from_millis(500);
 /// How long handing in the verdict may take.
 const HAND_IN_LIMIT: Duration = Duration::from_secs(4);
 
@@ -676,9 +675,9 @@ impl Engine {
                 let whole = self.started + self.plan.reach + self.plan.measure;
                 let next = match (there, self.plan.measure.is_zero()) {
                     (false, _) => Duration::ZERO,
+                    // Where nothing is to be measured, a few replies of the last that opened are all that is waited for.
+                    (true, true) => whole.since(now).min(LAST_REPLIES),
                     (true, false) => whole.since(now),
-                    // Reachability was the question, and a few answers on the flow that opened last are enough.
-                    (true, true) => whole.since(now).min(LAST_LOOK),
                 };
                 self.enter(now, Phase::Measure, next);
             }
