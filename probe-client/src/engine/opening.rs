@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use probe_analysis::observation::{
-    Attempt, Channel, End, Excluded, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Handshake, ListenerRestarted,
-    Observation, Outcome, Purpose,
+    Attempt, Channel, End, Excluded, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Handshake,
+    ListenerRestarted, Observation, Outcome, Purpose,
 };
 use probe_protocol::PROTOCOL_VERSION;
 use probe_protocol::time::Timestamp;

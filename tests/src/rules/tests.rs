@@ -507,10 +507,9 @@ fn in_pieces(from: SocketAddr, to: SocketAddr) -> Vec<Packet> {
 #[test]
 fn all_fragments_of_a_rebound_datagram_go_where_the_first_goes() {
     let elsewhere: SocketAddr = "192.0.2.77:5000".parse().unwrap();
-    for (fields, ip) in
-        [("", client(5000).ip()), (",address='192.0.2.77',port_step=0", elsewhere.ip())]
-    {
-        let mut net = Net::new(&format!("[[rule]]\nname='nat'\nmatch={{after='10s'}}\ndo={{act='rebind'{fields}}}"));
+    for (fields, ip) in [("", client(5000).ip()), (",address='192.0.2.77',port_step=0", elsewhere.ip())] {
+        let mut net =
+            Net::new(&format!("[[rule]]\nname='nat'\nmatch={{after='10s'}}\ndo={{act='rebind'{fields}}}"));
         net.up(5000, 100);
         net.wait(10 * SECOND);
         net.up(5000, 100);

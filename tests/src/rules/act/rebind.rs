@@ -32,7 +32,14 @@ impl Rebind {
         if address.is_none() && port_step == 0 {
             return Err(BadRule::Field("rebind", "needs an `address` or a `port_step`".into()));
         }
-        Ok(Self { address, port_step, forward: HashMap::new(), back: HashMap::new(), taken: HashSet::new(), fragmented: HashMap::new() })
+        Ok(Self {
+            address,
+            port_step,
+            forward: HashMap::new(),
+            back: HashMap::new(),
+            taken: HashSet::new(),
+            fragmented: HashMap::new(),
+        })
     }
 
     fn give(&mut self, protocol: Protocol, old: SocketAddr) {
