@@ -7,6 +7,7 @@ use probe_protocol::time::{Timestamp, WallTime};
 
 use super::truth::Deed;
 use super::*;
+use crate::packet::fragment::{self, Reassembly};
 use crate::packet::{Packet, build, flag};
 
 /// A network of one place.
@@ -494,6 +495,44 @@ fn rebinding_moves_up_and_brings_back_down() {
     assert!(!net.down(5000, 100), "the old mapping is gone");
     assert!(net.offer(Direction::Down, build::udp(server(), moved, b"back").unwrap()));
     assert_eq!(net.out[2].2.to(), client(5000));
+}
+
+/// A datagram as the fragments of a link of 576 bytes.
+fn in_pieces(from: SocketAddr, to: SocketAddr) -> Vec<Packet> {
+    let mut bytes = build::udp(from, to, &[7; 1500]).unwrap().into_bytes();
+    bytes[6] = 0; // may be cut
+    fragment::cut(&Packet::parse(bytes).unwrap(), 576).unwrap()
+}
+
+#[test]
+fn all_fragments_of_a_rebound_datagram_go_where_the_first_goes() {
+    let elsewhere: SocketAddr = "192.0.2.77:5000".parse().unwrap();
+    for (fields, ip) in [("", client(5000).ip()), (",address='192.0.2.77',port_step=0", elsewhere.ip())] {
+        let mut net =
+            Net::new(&format!("[[rule]]\nname='nat'\nmatch={{after='10s'}}\ndo={{act='rebind'{fields}}}"));
+        net.up(5000, 100);
+        net.wait(10 * SECOND);
+        net.up(5000, 100);
+        let moved = net.out[1].2.from();
+        assert_eq!((moved.ip(), moved == client(5000)), (ip, false));
+        let mut whole = Vec::new();
+        for (way, from, to, new_ends) in [
+            (Direction::Up, client(5000), server(), (moved, server())),
+            (Direction::Down, server(), moved, (server(), client(5000))),
+        ] {
+            let mut reassembly = Reassembly::default();
+            for piece in in_pieces(from, to) {
+                let before = net.out.len();
+                assert!(net.offer(way, piece), "{way:?} {fields}");
+                whole.extend(reassembly.take(net.out[before].2.clone()));
+            }
+            let packet = whole.pop().unwrap();
+            assert_eq!((packet.from(), packet.to()), new_ends, "{way:?} {fields}");
+            assert!(packet.checksums_right());
+        }
+        let lost = in_pieces(server(), client(5000));
+        assert_eq!(lost.into_iter().filter(|p| net.offer(Direction::Down, p.clone())).count(), 0, "{fields}");
+    }
 }
 
 #[test]

@@ -307,6 +307,38 @@ fn a_refusal_is_an_outcome_and_no_finding() {
 }
 
 #[test]
+fn an_invite_taken_back_in_the_middle_is_said_and_nothing_else() {
+    let run = |reason: Option<Refusal>| {
+        let mut run = MadeUp::new(TARGET, true);
+        let [tcp, tls, udp, ..] = run.all_open();
+        run.probes(udp, 1000, |_| Fate::Received);
+        if reason.is_some() {
+            let outcome = Outcome::Refusal { reason, software: [0, 1, 0] };
+            let (from, to) = (run.at(20.1), run.at(20.3));
+            run.push(Observation::Attempt(Attempt { flow: udp, from, to, source: None, outcome }));
+        }
+        run.over(tcp, End::Closed).over(tls, End::Closed).over(udp, End::Finished);
+        judged(run)
+    };
+    for (reason, name) in
+        [(Refusal::InviteRevoked, "invite-revoked"), (Refusal::InviteExpired, "invite-expired")]
+    {
+        let analysis = run(Some(reason));
+        assert_eq!(causes(&analysis), []);
+        let refused = analysis.refused.unwrap();
+        assert_eq!(refused.reason, name);
+        assert!(refused.says.starts_with("after 20 s, "), "{}", refused.says);
+        assert!(!analysis.verdict.clean && analysis.run.measured);
+    }
+    // What is full for a moment ends nothing, and explains nothing.
+    for reason in [None, Some(Refusal::Full)] {
+        let analysis = run(reason);
+        assert_eq!(causes(&analysis), [Cause::Unexplained, Cause::Unexplained]);
+        assert!(analysis.refused.is_none());
+    }
+}
+
+#[test]
 fn a_third_party_in_tls_is_named() {
     let mut run = MadeUp::new(TARGET, true);
     let [tcp, tls, udp, ascii, quic] = run.all_planned();
