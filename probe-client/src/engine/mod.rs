@@ -25,6 +25,7 @@ mod control;
 mod flow;
 mod foreign;
 mod fragments;
+mod held;
 mod idle;
 mod load;
 mod mtu;

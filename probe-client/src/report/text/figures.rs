@@ -30,7 +30,7 @@ fn flows(report: &Report, page: &mut Page) {
     }
     page.heading("Figures");
     let mut rows = vec![row(&["flow", "sent", "received", "lost up", "down", "unknown", "excluded", "end"])];
-    for flow in &report.flows {
+    for flow in report.flows.iter().take(SHOWN) {
         rows.push(vec![
             flow.id.clone(),
             numbers::count(flow.sent),
@@ -43,6 +43,16 @@ fn flows(report: &Report, page: &mut Page) {
         ]);
     }
     page.table(&rows);
+    more(report.flows.len(), page);
+}
+
+/// Flows that are shown: a check has fewer, a night has hundreds that come and go beside those that opened first.
+const SHOWN: usize = 64;
+
+fn more(flows: usize, page: &mut Page) {
+    if flows > SHOWN {
+        page.line(2, &format!("and {} more flows (--json shows all)", flows - SHOWN));
+    }
 }
 
 fn sizes_and_delays(report: &Report, page: &mut Page) {
@@ -70,7 +80,8 @@ fn sizes_and_delays(report: &Report, page: &mut Page) {
     ])];
     let ms = |us: Option<f64>| us.map_or_else(|| NOTHING.to_owned(), numbers::ms);
     let ttl = |ttl: Option<u8>| ttl.map_or_else(|| NOTHING.to_owned(), |ttl| ttl.to_string());
-    for flow in measured {
+    let all = measured.len();
+    for flow in measured.into_iter().take(SHOWN) {
         rows.push(vec![
             flow.id.clone(),
             ms(flow.rtt_us.map(|rtt| rtt.min)),
@@ -86,23 +97,34 @@ fn sizes_and_delays(report: &Report, page: &mut Page) {
         ]);
     }
     page.table(&rows);
+    more(all, page);
 }
 
 fn events(report: &Report, page: &mut Page) {
     /// So many are shown; all of them stand in the JSON.
-    const SHOWN: usize = 20;
+    const SHOWN: usize = 40;
     if report.events.is_empty() {
         return;
     }
     page.heading("What happened when");
     for event in report.events.iter().take(SHOWN) {
-        let flows =
-            if event.flows.is_empty() { String::new() } else { format!("{}: ", event.flows.join(", ")) };
+        let flows = names(&event.flows);
         page.row(&format!("{:.1} s", event.from_s), &format!("{flows}{}", event.says));
     }
     if report.events.len() > SHOWN {
         page.line(2, &format!("and {} more (--json shows all)", report.events.len() - SHOWN));
     }
+}
+
+/// The first few flows of an event, and how many more there are.
+fn names(flows: &[String]) -> String {
+    const NAMED: usize = 4;
+    let more = match flows.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named: Vec<&str> = flows.iter().take(NAMED).map(String::as_str).collect();
+    if named.is_empty() { String::new() } else { format!("{}{more}: ", named.join(", ")) }
 }
 
 fn instrument(report: &Report, page: &mut Page) {
