@@ -4,6 +4,7 @@
 //! have one fingerprint) and of all that the file holds, making it again would give it again, so it is taken as it is. Any
 //! other version judges the observations anew.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -80,8 +81,10 @@ fn read(recording: &Recording) -> Result<(Evidence, u64), FileError> {
                 Batch::Other(other) => evidence.observe_beside_ledger(other),
             }
         }
-        let panicked = |panic| std::panic::resume_unwind(panic);
-        (reader.join().unwrap_or_else(panicked), finder.join().unwrap_or_else(panicked))
+        (
+            reader.join().unwrap_or_else(|p| resume_unwind(p)),
+            finder.join().unwrap_or_else(|p| resume_unwind(p)),
+        )
     });
     evidence.ledger = found;
     Ok((evidence, read?))
