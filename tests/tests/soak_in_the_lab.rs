@@ -22,11 +22,11 @@ use tests::rules::Direction;
 use tests::rules::truth::{Deed, Line};
 use tests::scenario::Scenario;
 
-/// QUIC dies at an age, once every source port changes, and for a while nothing gets through.
+/// Flows of one image die at an age, once every source port changes, and for a while nothing gets through.
 const RULES: &str = r#"
 [[rule]]
 name = "kill by age"
-match = { protocol = ["udp"], quic = {}, age_over = "15s" }
+match = { protocol = ["udp"], printable = true, age_over = "15s" }
 do = { act = "drop" }
 
 [[rule]]

@@ -64,10 +64,16 @@ impl Recording {
         let about = about(path, &connection)?;
         let segments =
             connection.query_row("SELECT count(*) FROM segments", [], |row| row.get(0)).map_err(failed)?;
-        let open: Option<Vec<u8>> = connection
-            .query_row("SELECT body FROM open_probes", [], |row| row.get(0))
-            .optional()
-            .map_err(failed)?;
+        // A file of an earlier version has no such table.
+        let known = "SELECT count(*) FROM sqlite_master WHERE name = 'open_probes'";
+        let open: Option<Vec<u8>> = match connection.query_row(known, [], |row| row.get::<_, i64>(0)) {
+            Ok(0) => None,
+            Ok(_) => connection
+                .query_row("SELECT body FROM open_probes", [], |row| row.get(0))
+                .optional()
+                .map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        };
         let open = open.map_or_else(|| Ok(Vec::new()), |body| chunk::decode(&body));
         let open = open.map_err(|error| FileError::damaged(path, &error))?;
         Ok(Self { path: path.to_owned(), connection, about, segments, open })

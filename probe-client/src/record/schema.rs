@@ -47,11 +47,6 @@ CREATE TABLE packed (
     last INTEGER NOT NULL,      -- position of its last
     body BLOB NOT NULL          -- zlib: a line per observation, its position and its JSON
 );
-CREATE TABLE open_probes (
-    number INTEGER PRIMARY KEY, -- always 0
-    probes INTEGER NOT NULL,    -- how many were under way at the last commit
-    body BLOB NOT NULL          -- columns
-);
 CREATE TABLE report (
     number INTEGER PRIMARY KEY, -- of its segment
     tool TEXT NOT NULL,         -- version that judged
@@ -77,6 +72,15 @@ CREATE VIEW findings AS SELECT
     WHERE report.number = (SELECT max(number) FROM report);
 CREATE VIEW host_health AS SELECT kind, position, body FROM observations
     WHERE kind IN ('Host', 'Watch', 'ListenerRestarted', 'NameChanged', 'Ceiling');
+";
+
+/// A table that files of an earlier version do not have.
+pub(super) const OPEN_PROBES: &str = "
+CREATE TABLE IF NOT EXISTS open_probes (
+    number INTEGER PRIMARY KEY, -- always 0
+    probes INTEGER NOT NULL,    -- how many were under way at the last commit
+    body BLOB NOT NULL          -- columns
+);
 ";
 
 /// Position after the last observation.

@@ -85,6 +85,7 @@ impl Store {
     /// Goes on where the file ends.
     pub(super) fn new(path: &Path, connection: Connection, step: u64) -> Result<Self, FileError> {
         let failed = |error| FileError::database(path, error);
+        connection.execute_batch(schema::OPEN_PROBES).map_err(failed)?;
         let next: Option<i64> = connection.query_row(schema::END, [], |row| row.get(0)).map_err(failed)?;
         let mut store = Self {
             path: path.to_owned(),

@@ -17,8 +17,8 @@ use crate::stats::timeline::{Counts, Timeline};
 
 /// Arrivals held back to be put into order by time.
 const HELD_ARRIVALS: usize = 256;
-/// Probes held back to be put into order by number: the fate of a lost one is known seconds later.
-const HELD_PROBES: usize = 2048;
+/// Probes held back to be put into order by number: a flow's fates are told in order, but for what others recorded.
+const HELD_PROBES: usize = 256;
 /// Different pairs of marks kept.
 const MAX_MARKS: usize = 256;
 
