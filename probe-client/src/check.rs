@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use thiserror::Error;
 
-use crate::driver::{Driver, Stop, Surroundings};
+use crate::driver::{Driver, Keep, Stop, Surroundings};
 use crate::engine::{Engine, Identity, Phase, Start};
 use crate::plan::{Depth, Plan};
 
@@ -49,7 +49,6 @@ pub enum CheckError {
 }
 
 /// A run that is ready to start.
-#[derive(Debug)]
 pub struct Prepared {
     target: Target,
     depth: Depth,
@@ -61,6 +60,16 @@ pub struct Prepared {
     session: SessionId,
     rng: StdRng,
     runtime: tokio::runtime::Runtime,
+    keep: Option<Keep>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("target", &self.target)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Starts the listener of `--local`, looks up the target, and lays the plan.
@@ -103,6 +112,7 @@ pub fn prepare_with(order: Order, lay: &dyn Fn(&[SocketAddr], bool) -> Plan) -> 
         session: SessionId(session),
         rng,
         runtime,
+        keep: None,
     })
 }
 
@@ -125,6 +135,11 @@ impl Prepared {
     /// The run's id, which the listener will know too; none where there is no address to go to.
     pub fn session(&self) -> Option<SessionId> {
         (!self.addresses.is_empty()).then_some(self.session)
+    }
+
+    /// Hands the probes under way to `keep` each second or so while it measures.
+    pub fn keep_open_probes(&mut self, keep: Keep) {
+        self.keep = Some(keep);
     }
 
     /// Measures, telling everything that is seen, and the phase in which it was.
@@ -161,6 +176,9 @@ impl Prepared {
         let server_name = self.target.ip().is_none().then(|| self.target.host.clone());
         let around = Surroundings { runtime: self.runtime.handle().clone(), server_name, stop: self.stop };
         let mut driver = Driver::new(engine, around, shortest.unwrap_or(Duration::MAX))?;
+        if let Some(keep) = self.keep {
+            driver.keep_open_probes(keep);
+        }
         see(Observation::Resolved(self.resolved), Phase::Reach);
         driver.run(see)?;
         Ok(Measured {

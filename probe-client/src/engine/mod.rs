@@ -26,6 +26,7 @@ mod control;
 mod flow;
 mod foreign;
 mod fragments;
+mod held;
 mod idle;
 mod load;
 mod mtu;

@@ -23,13 +23,6 @@ pub(super) fn events(case: &Case<'_>) -> Vec<Event> {
             ..event
         });
     }
-    for moved in &case.evidence.moves {
-        let cause =
-            if moved.old.ip() == moved.new.ip() { Cause::NatRebinding } else { Cause::AddressChanged };
-        let says = format!("the source became {} (it was {})", moved.new, moved.old);
-        let flows = vec![case.evidence.name(moved.flow)];
-        events.push(Event { flows, cause: Some(cause), ..at(case, "moved", moved.at, moved.at, says) });
-    }
     for restart in &case.evidence.restarts {
         let says = "the listener was started anew".to_owned();
         let event = at(case, "listener-restarted", restart.last_seen, restart.at, says);
