@@ -195,6 +195,7 @@ impl State {
             | Observation::Rewritten(_)
             | Observation::Datagrams(_)
             | Observation::Arrivals(_)
+            | Observation::Proxy(_)
             | Observation::Tcp(_)
             | Observation::PathMtu(_)
             | Observation::IdleGap(_)

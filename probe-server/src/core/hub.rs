@@ -388,6 +388,7 @@ impl Hub {
             tcp_accepted: u32::try_from(self.tcp_accepted.get(ip)).unwrap_or(u32::MAX),
             client_hellos: u32::try_from(self.client_hellos.get(ip)).unwrap_or(u32::MAX),
             strange_datagrams: u32::try_from(strange).unwrap_or(u32::MAX),
+            local: None,
         }
     }
 
