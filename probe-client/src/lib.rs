@@ -10,6 +10,7 @@ pub mod engine;
 pub mod export;
 pub mod judge;
 pub mod plan;
+mod proxy;
 pub mod record;
 pub mod report;
 pub mod trace;

@@ -54,6 +54,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::control::Requests;
 use self::flow::Flow;
+pub(crate) use self::foreign::is_our_page;
 use self::idle::LadderState;
 use self::load::LoadRun;
 pub use self::load::{HandedLoad, SharedTransfer};

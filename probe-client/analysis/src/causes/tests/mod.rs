@@ -1,5 +1,6 @@
 //! Each cause from made-up runs, with its boundary twins: just below the threshold nothing is said.
 
+mod check;
 mod lives;
 mod time;
 
