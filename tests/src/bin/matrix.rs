@@ -125,7 +125,7 @@ fn simulated(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = jobs.len();
     let told = |done, outcome: &Outcome| tell(cli, done, count, outcome);
-    Ok(jobs::run(jobs, cli.threads.unwrap_or(cores), simulate, told)?)
+    Ok(jobs::run(&jobs, cli.threads.unwrap_or(cores), simulate, told)?)
 }
 
 fn simulate(job: &Job, scenario: &Scenario) -> Result<Run, NotPlayed> {
@@ -190,7 +190,7 @@ fn kernel(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
     };
     let jobs = jobs::of_scenarios(names, cli.from..cli.from + cli.kernel_seeds, Network::Kernel)?;
     let count = jobs.len();
-    Ok(jobs::run(jobs, cli.kernel_threads, play, |done, outcome| tell(cli, done, count, outcome))?)
+    Ok(jobs::run(&jobs, cli.kernel_threads, play, |done, outcome| tell(cli, done, count, outcome))?)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -96,7 +96,8 @@ pub fn benign(names: &[String], count: u64, from: u64) -> Result<Vec<Job>, Scena
     let mut playable = Vec::new();
     for name in names.iter().filter(|name| name.starts_with("clean") || name.starts_with("benign")) {
         let scenario = Scenario::load(name, FRESH)?;
-        if scenario.runs_in(Network::Simulated) && scenario.plan.kind != PlanKind::Doctor {
+        let accuses_nobody = scenario.expect.must.is_empty() && scenario.plan.kind != PlanKind::Doctor;
+        if accuses_nobody && scenario.runs_in(Network::Simulated) {
             playable.push(name);
         }
     }
@@ -117,7 +118,7 @@ pub type Outcome = (Job, Result<Run, NotPlayed>);
 /// # Errors
 /// Where a scenario's file is none: the jobs that were not begun are left.
 pub fn run(
-    jobs: Vec<Job>,
+    jobs: &[Job],
     threads: usize,
     play: impl Fn(&Job, &Scenario) -> Result<Run, NotPlayed> + Sync,
     told: impl Fn(usize, &Outcome) + Sync,
@@ -170,7 +171,7 @@ mod tests {
         let wanted = jobs.clone();
         let told = AtomicUsize::new(0);
         let outcomes = run(
-            jobs,
+            &jobs,
             3,
             |_, _| Err(NotPlayed::OtherNetwork),
             |count, _| {
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn a_scenario_that_is_none_is_said() {
         let job = Job { what: What::Single("no-such".into()), seed: 0, network: Network::Simulated };
-        let ran = run(vec![job; 4], 2, |_, _| Err(NotPlayed::OtherNetwork), |_, _| {});
+        let ran = run(&[job.clone(), job], 2, |_, _| Err(NotPlayed::OtherNetwork), |_, _| {});
         assert!(matches!(ran, Err(ScenarioError::Unknown(name)) if name == "no-such"));
     }
 }
