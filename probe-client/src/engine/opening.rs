@@ -462,7 +462,7 @@ impl Engine {
                 let again = refuse.reason.is_some_and(|r| r.is_temporary());
                 self.attempt_failed(now, no, outcome, again);
                 if self.session_since.is_some() {
-                    self.turned_away(now, refuse.reason);
+                    self.refused_for_good(now, refuse.reason);
                 }
                 true
             }
@@ -482,7 +482,7 @@ impl Engine {
 
     /// The listener accepts no more of what it accepted before. Where its admin took the invite back, or the invite's
     /// time is over, the run ends with what is known: all else would measure the refusal.
-    fn turned_away(&mut self, now: Timestamp, reason: Option<Refusal>) {
+    fn refused_for_good(&mut self, now: Timestamp, reason: Option<Refusal>) {
         let Some(reason) = reason.filter(|_| self.phase <= Phase::Measure) else { return };
         let closes_flows = match reason {
             Refusal::InviteRevoked => true,
