@@ -149,6 +149,9 @@ fn fault(event: &Event) -> Fault {
         Event::ForgetMappings { at } => Fault::ForgetMappings { at: at.0 },
         Event::SuspendClient { at, length } => Fault::SuspendClient { at: at.0, length: length.0 },
         Event::StepClock { at, by_s } => Fault::SetClientClock { at: at.0, by_ns: (by_s * 1e9) as i64 },
+        Event::LoseWay { at, length, another } => {
+            Fault::LoseWay { at: at.0, length: length.0, another: *another }
+        }
         Event::FilterClient { protocol } => Fault::FilterClient { protocol: *protocol },
         Event::CrossTraffic { at, length, rate, size } => {
             Fault::CrossTraffic { at: at.0, length: length.0, rate_bps: rate.0, size: *size }

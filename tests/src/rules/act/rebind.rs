@@ -1,30 +1,30 @@
 //! A NAT that gives a running flow another source port or address.
 
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::data::Direction;
 use super::super::flow::{FlowKey, MAX_FLOWS};
 use super::super::pipeline::{BadRule, Context, Parcel};
 use super::{Act, Step, Watch};
+use crate::hash::{Map, Set};
 use crate::packet::{Packet, Part, Protocol};
+
+/// At most so many datagrams whose first fragment has passed are remembered.
+const MAX_FRAGMENTED: usize = 4096;
 
 /// The first port that is given out.
 const FIRST_PORT: u16 = 32_768;
-/// At most so many datagrams whose first fragment has passed are remembered.
-const MAX_FRAGMENTED: usize = 4096;
 
 /// Rewrites the client's end of flows from their first match on.
 pub(super) struct Rebind {
     address: Option<IpAddr>,
     port_step: u16,
-    forward: HashMap<(Protocol, SocketAddr), SocketAddr>,
-    back: HashMap<(Protocol, SocketAddr), SocketAddr>,
-    /// Ends that have been seen: a NAT gives out no port that a flow of its has.
-    taken: HashSet<(Protocol, SocketAddr)>,
-    /// The client's address that the first fragment of a datagram got: only it has ports, and the others go where it went.
-    /// `None`: nowhere.
-    fragmented: HashMap<(IpAddr, IpAddr, u32), Option<IpAddr>>,
+    forward: Map<(Protocol, SocketAddr), SocketAddr>,
+    back: Map<(Protocol, SocketAddr), SocketAddr>,
+    /// Ends that have been seen: a NAT gives out no port that another of its flows has.
+    taken: Set<(Protocol, SocketAddr)>,
+    /// What became of the client's address in a datagram's first fragment: later ones have no port to be known by.
+    fragmented: Map<(IpAddr, IpAddr, u32), IpAddr>,
 }
 
 impl Rebind {
@@ -35,16 +35,16 @@ impl Rebind {
         Ok(Self {
             address,
             port_step,
-            forward: HashMap::new(),
-            back: HashMap::new(),
-            taken: HashSet::new(),
-            fragmented: HashMap::new(),
+            forward: Map::default(),
+            back: Map::default(),
+            taken: Set::default(),
+            fragmented: Map::default(),
         })
     }
 
-    fn give(&mut self, protocol: Protocol, old: SocketAddr) {
-        if self.forward.contains_key(&(protocol, old)) || self.forward.len() >= MAX_FLOWS {
-            return;
+    fn give(&mut self, protocol: Protocol, old: SocketAddr) -> SocketAddr {
+        if let Some(new) = self.forward.get(&(protocol, old)) {
+            return *new;
         }
         let ip = self.address.filter(|ip| ip.is_ipv6() == old.is_ipv6()).unwrap_or(old.ip());
         let mut new = SocketAddr::new(ip, old.port());
@@ -56,51 +56,49 @@ impl Rebind {
                 break;
             }
         }
-        self.forward.insert((protocol, old), new);
-        self.back.insert((protocol, new), old);
-    }
-
-    /// What a fragment belongs to, before anything in it is rewritten.
-    fn datagram_of(packet: &Packet) -> Option<(IpAddr, IpAddr, u32)> {
-        Some((packet.source(), packet.destination(), packet.fragment_id()?))
-    }
-
-    fn note_fragment(&mut self, datagram: Option<(IpAddr, IpAddr, u32)>, client: Option<IpAddr>) {
-        let Some(datagram) = datagram else { return };
-        if self.fragmented.len() >= MAX_FRAGMENTED {
-            self.fragmented.clear();
+        if self.forward.len() < MAX_FLOWS {
+            self.forward.insert((protocol, old), new);
+            self.back.insert((protocol, new), old);
         }
-        self.fragmented.insert(datagram, client);
+        new
     }
 
-    /// A fragment after the first: it has no ports. One whose first has not passed goes on as it is.
-    fn later_fragment(&mut self, cx: &mut Context<'_>, parcel: &mut Parcel) -> Watch {
-        let known = Self::datagram_of(&parcel.packet).and_then(|key| self.fragmented.get(&key));
-        match (known, parcel.direction) {
-            (None, _) => Watch::Keep,
-            (Some(None), _) => Watch::Drop("the old mapping is gone"),
-            (Some(Some(client)), Direction::Up) => {
-                parcel.packet.set_source(*client);
-                cx.altered(parcel, "source rebound");
-                Watch::Keep
-            }
-            (Some(Some(client)), Direction::Down) => {
-                parcel.packet.set_destination(*client);
-                Watch::Keep
-            }
-        }
-    }
-
-    fn set_source(cx: &mut Context<'_>, parcel: &mut Parcel, new: SocketAddr) {
+    fn set_source(&mut self, cx: &mut Context<'_>, parcel: &mut Parcel, new: SocketAddr) {
+        self.remember(&parcel.packet, new.ip());
         parcel.packet.set_source(new.ip());
         parcel.packet.set_source_port(new.port());
         cx.altered(parcel, "source rebound");
     }
+
+    /// Keeps for the later fragments of a datagram what the client's address becomes.
+    fn remember(&mut self, packet: &Packet, client: IpAddr) {
+        if let Some(key) = fragments(packet).filter(|_| packet.part() == Part::First) {
+            if self.fragmented.len() >= MAX_FRAGMENTED {
+                self.fragmented.clear();
+            }
+            self.fragmented.insert(key, client);
+        }
+    }
+
+    /// A later fragment goes the way of its first one.
+    fn follow(&self, parcel: &mut Parcel) {
+        let client = fragments(&parcel.packet).and_then(|key| self.fragmented.get(&key));
+        match (client, parcel.direction) {
+            (Some(client), Direction::Up) => parcel.packet.set_source(*client),
+            (Some(client), Direction::Down) => parcel.packet.set_destination(*client),
+            (None, _) => {}
+        }
+    }
+}
+
+/// What the fragments of one datagram have in common.
+fn fragments(packet: &Packet) -> Option<(IpAddr, IpAddr, u32)> {
+    packet.fragment_id().map(|id| (packet.source(), packet.destination(), id))
 }
 
 impl Act for Rebind {
     fn act(&mut self, cx: &mut Context<'_>, mut parcel: Parcel) -> Step {
-        if parcel.direction == Direction::Down {
+        if parcel.direction == Direction::Down || parcel.packet.part() == Part::Later {
             return match self.watch(cx, &mut parcel) {
                 Watch::Keep => Step::Next(parcel),
                 Watch::Drop(why) => {
@@ -109,10 +107,8 @@ impl Act for Rebind {
                 }
             };
         }
-        if parcel.packet.part() != Part::Later {
-            self.give(parcel.packet.protocol(), parcel.packet.from());
-        }
-        self.watch(cx, &mut parcel);
+        let new = self.give(parcel.packet.protocol(), parcel.packet.from());
+        self.set_source(cx, &mut parcel, new);
         Step::Next(parcel)
     }
 
@@ -121,29 +117,27 @@ impl Act for Rebind {
     }
 
     fn watch(&mut self, cx: &mut Context<'_>, parcel: &mut Parcel) -> Watch {
-        let (protocol, part) = (parcel.packet.protocol(), parcel.packet.part());
-        if part == Part::Later {
-            return self.later_fragment(cx, parcel);
+        let protocol = parcel.packet.protocol();
+        if parcel.packet.part() == Part::Later {
+            self.follow(parcel);
+            return Watch::Keep;
         }
-        let datagram = Self::datagram_of(&parcel.packet).filter(|_| part == Part::First);
         match parcel.direction {
             Direction::Up => {
                 if self.taken.len() < MAX_FLOWS {
                     self.taken.insert((protocol, parcel.packet.from()));
                 }
                 if let Some(new) = self.forward.get(&(protocol, parcel.packet.from())).copied() {
-                    Self::set_source(cx, parcel, new);
-                    self.note_fragment(datagram, Some(new.ip()));
+                    self.set_source(cx, parcel, new);
                 }
             }
             Direction::Down => {
                 let to = parcel.packet.to();
                 if let Some(old) = self.back.get(&(protocol, to)).copied() {
+                    self.remember(&parcel.packet, old.ip());
                     parcel.packet.set_destination(old.ip());
                     parcel.packet.set_destination_port(old.port());
-                    self.note_fragment(datagram, Some(old.ip()));
                 } else if self.forward.contains_key(&(protocol, to)) {
-                    self.note_fragment(datagram, None);
                     return Watch::Drop("the old mapping is gone");
                 }
             }
