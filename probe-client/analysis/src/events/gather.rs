@@ -51,6 +51,7 @@ pub(crate) fn gather(evidence: &Evidence) -> Vec<Happened> {
     let is_idle = |flow| evidence.flows.get(&flow).is_some_and(|flow| flow.plan.purpose == Purpose::Idle);
     let busy: Vec<Moved> = evidence.moves.iter().filter(|moved| !is_idle(moved.flow)).copied().collect();
     happened.extend(super::moved::moves(&busy));
+    happened.extend(super::broken::connections(evidence));
     happened
 }
 
@@ -209,12 +210,10 @@ fn recovery(
 ) -> Recovery {
     let end = cluster.iter().filter_map(|episode| episode.what.first_ok).min();
     let last = cluster.iter().map(|episode| episode.what.to).max().unwrap_or(from);
-    if evidence.restarts.iter().any(|restart| restart.last_seen <= end.unwrap_or(last) && restart.at >= from)
-    {
-        return Recovery::ListenerRestart;
-    }
-    if end.is_some() {
-        return Recovery::ByItself;
+    if let Some(end) = end {
+        let restarted =
+            evidence.restarts.iter().any(|restart| restart.last_seen <= end && restart.at >= from);
+        return if restarted { Recovery::ListenerRestart } else { Recovery::ByItself };
     }
     let cured = evidence.flows.values().any(|flow| {
         let follows = flow.plan.replaces.is_some_and(|replaced| flows.contains(&replaced));

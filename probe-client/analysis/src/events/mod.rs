@@ -10,14 +10,16 @@
 //! | `shift` | shifts of delay of one flow |
 //! | `gather` | from episodes to events, and what else was seen at the time |
 //! | `moved` | changed sources |
+//! | `broken` | connections that broke |
 
+mod broken;
 mod burst;
 mod gather;
 mod moved;
 mod shift;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use probe_protocol::time::Timestamp;
 
@@ -33,6 +35,9 @@ const MAX_EPISODES: usize = 1024;
 /// Flows that are followed at the same time, at most.
 const MAX_FOLLOWED: usize = 4096;
 
+/// Flows that have ended and are still followed, at most.
+const MAX_ENDED: usize = 128;
+
 /// Something that a flow went through.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Episode<T> {
@@ -46,6 +51,8 @@ pub struct Episode<T> {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     followed: BTreeMap<FlowNo, Followed>,
+    /// Of these, the ones that have ended, in that order: some of their probes may still be told.
+    ended: VecDeque<FlowNo>,
     /// Of flows that have ended.
     spans: BTreeMap<FlowNo, (Timestamp, Timestamp)>,
     bursts: Vec<Episode<Burst>>,
@@ -67,11 +74,15 @@ impl Ledger {
     pub fn observe(&mut self, observation: &Observation) {
         if let Observation::Probe(probe) = observation {
             self.probe(probe);
-        } else if let Observation::FlowEnded(ended) = observation
-            && let Some(flow) = self.followed.remove(&ended.flow)
-        {
-            // Probes that are settled later begin anew; an ended flow has none that matter.
-            self.close(ended.flow, flow);
+        } else if let Observation::FlowEnded(ended) = observation {
+            self.ended.push_back(ended.flow);
+            while self.ended.len() > MAX_ENDED {
+                if let Some(oldest) = self.ended.pop_front()
+                    && let Some(flow) = self.followed.remove(&oldest)
+                {
+                    self.close(oldest, flow);
+                }
+            }
         }
     }
 
