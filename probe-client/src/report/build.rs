@@ -138,6 +138,12 @@ fn not_examined(analysis: &Analysis, origin: &Origin) -> Vec<NotExamined> {
             add("what is done to TCP connections later in their life", "no TCP connection opens");
         }
     }
+    if !origin.quick && !analysis.instrument.kernel_timestamps {
+        add(
+            "delay as the wire saw it",
+            "there were no kernel timestamps at both ends; the application's clock was used",
+        );
+    }
     if analysis.run.local || origin.kind == "analyze" {
         return list;
     }
@@ -154,12 +160,6 @@ fn not_examined(analysis: &Analysis, origin: &Origin) -> Vec<NotExamined> {
         "which box on the way sent a reset or dropped a connection's first packet",
         "it takes privileges to see the resets' TTL and the packets themselves",
     );
-    if !origin.quick && !analysis.instrument.kernel_timestamps {
-        add(
-            "delay as the wire saw it",
-            "there were no kernel timestamps at both ends; the application's clock was used",
-        );
-    }
     list
 }
 

@@ -274,6 +274,20 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         })
     });
     let mut claims: Vec<Claim> = claims.into_iter().map(|(_, claim)| claim).collect();
+    // What does not open is no riddle where something certain says why.
+    let certain: Vec<(Option<std::net::SocketAddr>, &[Carrier])> = claims
+        .iter()
+        .filter(|claim| claim.cause != Cause::Unexplained && claim.probability >= thresholds::CERTAIN)
+        .map(|claim| (claim.address, claim.covers))
+        .collect();
+    claims.retain(|claim| {
+        let told = |carrier: &Carrier| {
+            certain.iter().any(|(address, covers)| {
+                covers.contains(carrier) && (address.is_none() || *address == claim.address)
+            })
+        };
+        claim.cause != Cause::Unexplained || claim.covers.is_empty() || !claim.covers.iter().all(told)
+    });
     // What is left over, and cannot be told.
     let left = unexplained::left(case, &claims);
     claims.extend(left);
