@@ -15,6 +15,7 @@
 //! | [`quic`] | sockets for quinn that keep a ledger and can invert every bit |
 //! | [`power`] | whether the machine may go to sleep |
 //! | [`tcp`] | listeners, options, and what the kernel knows of a connection |
+//! | [`memory`] | giving memory back |
 //! | [`host`] | which local address, interface and gateway lead to a target |
 //!
 //! Every `unsafe` block of the workspace is in the private module `sys`.
@@ -23,6 +24,7 @@
 pub mod bulk;
 pub mod clock;
 pub mod host;
+pub mod memory;
 pub mod pace;
 pub mod power;
 pub mod quic;

@@ -3,6 +3,7 @@
 //! [`prepare`] finds the addresses and lays the plan, so that it can be said beforehand what the run will take;
 //! [`Prepared::run`] measures; [`Measured::hand_in`] gives the verdict to the listener.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use probe_analysis::observation::{Observation, Resolved, RunEnded, RunStarted};
 use probe_net::{clock, host};
 use probe_protocol::invite::Invite;
 use probe_protocol::target::Target;
+use probe_protocol::wire::hello::Carrier;
 use probe_protocol::wire::hello::SessionId;
 use probe_server::{Listener, Running, StartError};
 use rand::rngs::StdRng;
@@ -20,6 +22,7 @@ use thiserror::Error;
 use crate::driver::{Driver, Keep, Stop, Surroundings};
 use crate::engine::{Engine, Identity, Phase, Start};
 use crate::plan::{Depth, Plan};
+use crate::proxy::Trial;
 
 /// Longest time for looking up a name.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
@@ -180,7 +183,28 @@ impl Prepared {
             driver.keep_open_probes(keep);
         }
         see(Observation::Resolved(self.resolved), Phase::Reach);
-        driver.run(see)?;
+        let mut proxy = self.listener.is_none().then(|| Trial::start(&self.target));
+        let mut streams = BTreeSet::new();
+        driver.run(&mut |observation, phase| {
+            if let Some(trial) = proxy.as_mut() {
+                if let Observation::FlowPlanned(flow) = &observation
+                    && matches!(flow.carrier, Carrier::Tcp | Carrier::Tls)
+                {
+                    streams.insert(flow.flow);
+                }
+                if let Observation::FlowOpened(flow) = &observation
+                    && streams.contains(&flow.flow)
+                {
+                    trial.direct_works();
+                }
+                if matches!(observation, Observation::RunEnded(_))
+                    && let Some(tried) = trial.result()
+                {
+                    see(Observation::Proxy(tried), phase);
+                }
+            }
+            see(observation, phase);
+        })?;
         Ok(Measured {
             driver: Some(driver),
             session: Some(session),

@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use probe_analysis::observation::{Death, IdleGap, Observation, Purpose};
-use probe_client::plan::experiments::{fan, idle_ladder, named, trials};
-use probe_client::plan::{FlowSpec, Ladder, Life, Plan, Refresh};
+use probe_client::plan::experiments::{fan, fragments, idle_ladder, named, trials};
+use probe_client::plan::{FlowSpec, Ladder, Life, Plan, Refresh, Start};
 use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::Carrier;
-use sim_common::{assert_true, probes, run, secs, topology};
+use sim_common::{assert_true, probes, rule, run, secs, topology};
 use tests::middlebox::{NatKind, Topology};
-use tests::rules::Direction;
 use tests::rules::units::Span;
+use tests::rules::{Action, Direction, Match};
 use tests::sim::{Fault, Setup, setup};
 
 /// A flow that shows that the path is there, and these ladders beside it.
@@ -179,4 +179,69 @@ fn a_fan_has_a_port_for_each_flow_and_five_open_in_a_second_at_most() {
     let ports: BTreeSet<_> = sources.iter().map(|(source, _)| source).collect();
     assert_eq!((sources.len(), ports.len()), (1 + 32 + 6, 1 + 32 + 6));
     assert!(starts.windows(2).all(|w| w[1].since(w[0]) >= Duration::from_millis(199)));
+}
+
+/// Every flow gets another port at 6 s.
+fn rebound(flow: FlowSpec, topology: Topology, seed: u64) -> Setup {
+    let mut setup = ladders(seed, &topology, Vec::new(), secs(30));
+    setup.plan.flows.push(flow);
+    let moved = Match { after: Some(Span::secs(6)), ..Match::default() };
+    setup.rules.push(rule("rebind", moved, Action::Rebind { address: None, port_step: 7 }));
+    setup
+}
+
+#[test]
+fn a_moved_flow_proves_its_address_and_gets_its_longer_replies_again() {
+    let to = setup::target(&topology());
+    // Whole datagrams alone come back: a reply that was held short would count as one that arrived.
+    for drops in [false, true] {
+        let mut setup = rebound(fragments(to, 2000, 10, Start::At(secs(4))), topology(), 10);
+        if drops {
+            let down = Match { direction: Some(Direction::Down), fragment: Some(true), ..Match::default() };
+            setup.rules.push(rule("fragments", down, Action::Drop {}));
+        }
+        let (observations, ran) = run(setup);
+        assert_true(&observations, &ran);
+        let pieces: Vec<_> = observations
+            .iter()
+            .filter_map(|o| if let Observation::Fragment(f) = o { Some(*f) } else { None })
+            .collect();
+        let way = |up: bool| pieces.iter().find(|f| f.up == up).unwrap();
+        assert_eq!((way(true).sent, way(true).arrived), (10, 10));
+        // One may have been on its way to the old port.
+        let (sent, arrived) = (way(false).sent, way(false).arrived);
+        assert!(sent >= 9 && arrived + 1 >= if drops { 1 } else { sent }, "{sent} {arrived}");
+        assert!(!drops || arrived == 0, "{arrived}");
+        let moved = observations.iter().filter(|o| matches!(o, Observation::Moved(_))).count();
+        assert_eq!(moved, 2, "the control and the flow itself");
+    }
+}
+
+#[test]
+fn a_search_for_the_path_mtu_goes_on_when_its_flow_is_moved() {
+    for (seed, mtu) in [(11, 1330), (12, 1400)] {
+        let topology = Topology { path_mtu: mtu, says_too_big: false, ..topology() };
+        let spec = FlowSpec {
+            start: Start::At(secs(5)),
+            interval: Duration::ZERO,
+            ..FlowSpec::new(
+                "udp/path-mtu",
+                Carrier::Udp,
+                Dress::Random,
+                Purpose::PathMtu,
+                setup::target(&topology),
+            )
+        };
+        let (observations, ran) = run(rebound(spec, topology, seed));
+        assert_true(&observations, &ran);
+        let found: Vec<_> = observations
+            .iter()
+            .filter_map(|o| if let Observation::PathMtu(m) = o { Some(m.clone()) } else { None })
+            .collect();
+        assert_eq!(found.len(), 2);
+        for way in found {
+            let bounds = (way.largest, way.smallest_lost);
+            assert_eq!(bounds, (Some(u32::from(mtu)), Some(u32::from(mtu) + 1)), "{way:?}");
+        }
+    }
 }

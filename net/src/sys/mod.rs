@@ -6,6 +6,8 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) use linux::memory;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{poll, tcp, time, udp};
 

@@ -17,6 +17,7 @@ use super::ChannelFacts;
 use super::fragments::Pieces;
 use super::idle::IdleState;
 use super::mtu::Search;
+use super::proof::Proof;
 use super::sockets::Taps;
 use crate::plan::{AfterDeath, FlowSpec, Script};
 
@@ -159,6 +160,8 @@ pub(super) struct Flow {
     pub(super) last_reply: Option<Timestamp>,
     pub(super) srtt: Option<Duration>,
     pub(super) moves: u8,
+    /// Its new address is being proven.
+    pub(super) proof: Option<Proof>,
     pub(super) search: Option<Search>,
     pub(super) taps: Taps,
     pub(super) tcp: Option<TcpFacts>,
@@ -232,6 +235,7 @@ impl Flow {
             last_reply: None,
             srtt: None,
             moves: 0,
+            proof: None,
             search: None,
             taps: Taps::default(),
             tcp: None,

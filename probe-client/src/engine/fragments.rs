@@ -42,6 +42,8 @@ pub(super) struct Pieces {
     size: u32,
     record_len: usize,
     left: u32,
+    /// So many more may be asked for again because their replies were held back.
+    spare: u32,
     next: Piece,
     sent: BTreeMap<u64, Piece>,
     /// Sent and arrived, of those whose fate is known.
@@ -52,6 +54,19 @@ pub(super) struct Pieces {
 impl Pieces {
     pub(super) fn sent(&mut self, seq: u64, piece: Piece) {
         self.sent.insert(seq, piece);
+    }
+
+    /// Length of the record that probe `seq` asks for, where it asks for more than it is.
+    pub(super) fn asked(&self, seq: u64) -> Option<usize> {
+        (self.sent.get(&seq) == Some(&Piece::Down)).then_some(self.record_len)
+    }
+
+    /// The reply to this one came, and was short: it counts for nothing, and is asked for once more.
+    pub(super) fn held_back(&mut self, seq: u64) {
+        if self.sent.remove(&seq).is_some() && self.spare > 0 {
+            self.spare -= 1;
+            self.left += 1;
+        }
     }
 
     pub(super) fn settled(&mut self, seq: u64, fate: Fate) {
@@ -80,6 +95,7 @@ impl Engine {
             size: size.min(MAX_LEN as u32 + header),
             record_len,
             left: 2 * count.min(MAX_COUNT),
+            spare: 2 * count.min(MAX_COUNT),
             next: Piece::Control,
             sent: BTreeMap::new(),
             up: (0, 0),

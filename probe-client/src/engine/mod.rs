@@ -9,6 +9,7 @@
 //! | `flow` | one flow: its state, its keys, its probes under way |
 //! | `opening` | from a connection to an open flow |
 //! | `probing` | sending probes and taking in replies |
+//! | `proof` | proving the address of a flow that was given another |
 //! | `spawn` | flows that come later: starts, repeats, rebirths; and those that are over and settled leave |
 //! | `vigil` | whether flows, and the path, are alive |
 //! | `survive` | what the client's host, its network and the target's name do meanwhile |
@@ -31,6 +32,7 @@ mod load;
 mod mtu;
 mod opening;
 mod probing;
+mod proof;
 mod settle;
 mod sockets;
 mod spawn;
@@ -52,6 +54,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::control::Requests;
 use self::flow::Flow;
+pub(crate) use self::foreign::is_our_page;
 use self::idle::LadderState;
 use self::load::LoadRun;
 pub use self::load::{HandedLoad, SharedTransfer};
@@ -280,6 +283,8 @@ pub enum Reason {
     Probe(FlowNo),
     /// A packet of the search for the path MTU may have been lost.
     Mtu(FlowNo),
+    /// A Hello that proves a flow's new address may have been lost.
+    Prove(FlowNo),
     /// A request to the listener may have been lost.
     Request(u64),
     /// It is time to look at the load, or a block of it is due.
@@ -501,6 +506,7 @@ impl Engine {
                 Reason::GiveUp(flow, attempt) => self.give_up(now, flow, attempt),
                 Reason::Probe(flow) => self.probe_due(now, flow, at),
                 Reason::Mtu(flow) => self.mtu_due(now, flow),
+                Reason::Prove(flow) => self.prove_due(now, flow),
                 Reason::Request(number) => self.request_due(now, number),
                 Reason::Load => self.load_due(now),
                 Reason::Ledger => self.ledger_due(now),
@@ -650,7 +656,7 @@ impl Engine {
                 let replied = self.flows.values().all(Flow::has_all_replies);
                 replied && self.requests.is_idle() && self.load_is_over()
             }
-            Phase::Settle => self.requests.is_idle(),
+            Phase::Settle => self.requests.is_idle() && !self.awaits_stragglers(now),
             Phase::HandIn => self.requests.is_settled(),
             Phase::Settled | Phase::Done => false,
         };

@@ -20,6 +20,8 @@ const USUAL: u32 = 1500;
 const COPIES: u32 = 4;
 /// Shortest wait for an answer.
 const MIN_WAIT: Duration = Duration::from_millis(300);
+/// Replies that the listener held back while the flow's new address was not proven, before the search is given up.
+const MAX_HELD_BACK: u32 = 32;
 
 /// One way's search: bisection between what passed and what did not.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +96,7 @@ pub(super) struct Search {
     interface: Option<u32>,
     /// Probes under way: number, way, size of the IP packet.
     sent: Vec<(u64, bool, u32)>,
+    held_back: u32,
     reported: bool,
 }
 
@@ -110,6 +113,7 @@ impl Search {
             told: None,
             interface,
             sent: Vec::new(),
+            held_back: 0,
             reported: false,
         }
     }
@@ -156,6 +160,25 @@ impl Search {
         let before = side.trying;
         side.passed(size);
         side.done || side.trying != before
+    }
+
+    /// Length of the record that probe `seq` asks for, where it asks for more than it is.
+    pub(super) fn asked(&self, seq: u64) -> Option<usize> {
+        let (_, up, size) = self.sent.iter().find(|(s, ..)| *s == seq)?;
+        (!up).then_some(((size - self.header) as usize).max(MIN_LEN))
+    }
+
+    /// Takes in the answer to probe `seq` that is shorter than it asked for: nothing was tried. True where the search ends
+    /// with it.
+    pub(super) fn held_back(&mut self, seq: u64) -> bool {
+        let Some(at) = self.sent.iter().position(|(s, ..)| *s == seq) else { return false };
+        let (_, _, size) = self.sent.swap_remove(at);
+        if !self.down.done && size == self.down.trying {
+            self.down.sent = 0;
+            self.held_back += 1;
+            self.down.done = self.held_back > MAX_HELD_BACK;
+        }
+        self.down.done
     }
 
     /// The system would not send probe `seq`: too long.

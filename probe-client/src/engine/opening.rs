@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use probe_analysis::observation::{
-    Attempt, Channel, End, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Handshake, ListenerRestarted,
-    Observation, Outcome, Purpose,
+    Attempt, Channel, End, Excluded, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Handshake,
+    ListenerRestarted, Observation, Outcome, Purpose,
 };
 use probe_protocol::PROTOCOL_VERSION;
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::dress::{self, Dress, Form};
-use probe_protocol::wire::hello::{Accept, Carrier, Challenge, Hello, Refuse};
+use probe_protocol::wire::hello::{Accept, Carrier, Challenge, Hello, Refusal, Refuse};
 use probe_protocol::wire::seal::FlowKeys;
 use probe_protocol::wire::stream::{Deframer, Framer};
 use probe_protocol::wire::{BODY_AT, HANDSHAKE_BODY_LEN, Kind};
@@ -330,7 +330,7 @@ impl Engine {
         let session_exists = self.session_since.is_some();
         let wall = self.wall(now);
         let flow = self.flows.get_mut(&no)?;
-        if flow.state != State::Hello {
+        if flow.state != State::Hello && flow.proof.is_none() {
             return None;
         }
         let opening = &mut flow.opening;
@@ -418,12 +418,16 @@ impl Engine {
     /// Takes in a handshake record; false where it is not one of ours.
     fn handshake_record(&mut self, now: Timestamp, no: FlowNo, record: &mut [u8]) -> bool {
         let Some(flow) = self.flow(no) else { return false };
-        if flow.state != State::Hello {
+        if flow.state != State::Hello && flow.proof.is_none() {
             return false;
         }
+        let opening = flow.state == State::Hello;
         let stranger = flow.opening.way == Way::Stranger;
         let keys = if stranger { &mut self.public } else { &mut self.hello };
         let Ok(header) = keys.keys.open(record) else { return false };
+        if !opening {
+            return self.proof_record(no, header.kind, record);
+        }
         let Some(body) = record.get(BODY_AT..) else { return false };
         match header.kind {
             Kind::Challenge => {
@@ -457,6 +461,9 @@ impl Engine {
                 let outcome = Outcome::Refusal { reason: refuse.reason, software: refuse.software };
                 let again = refuse.reason.is_some_and(|r| r.is_temporary());
                 self.attempt_failed(now, no, outcome, again);
+                if self.session_since.is_some() {
+                    self.refused_for_good(now, refuse.reason);
+                }
                 true
             }
             Kind::Hello
@@ -470,6 +477,36 @@ impl Engine {
             | Kind::Sack
             | Kind::BlockDown
             | Kind::SackDown => false,
+        }
+    }
+
+    /// The listener accepts no more of what it accepted before. Where its admin took the invite back, or the invite's
+    /// time is over, the run ends with what is known: all else would measure the refusal.
+    fn refused_for_good(&mut self, now: Timestamp, reason: Option<Refusal>) {
+        let Some(reason) = reason.filter(|_| self.phase <= Phase::Measure) else { return };
+        let closes_flows = match reason {
+            Refusal::InviteRevoked => true,
+            Refusal::InviteExpired => false,
+            Refusal::ClientTooOld
+            | Refusal::ListenerTooOld
+            | Refusal::NotAllowed
+            | Refusal::Full
+            | Refusal::TooManyFromSource
+            | Refusal::NeedsInvite => return,
+        };
+        self.stop(now);
+        self.complete = false;
+        if !closes_flows {
+            return;
+        }
+        for no in self.numbers() {
+            let Some(flow) = self.flows.get_mut(&no) else { continue };
+            for pending in flow.pending.iter_mut().filter(|pending| pending.reply.is_none()) {
+                pending.excluded.get_or_insert(Excluded::RunEnded);
+            }
+            if flow.is_open() {
+                self.end_flow(now, no, End::Error(reason.to_string()));
+            }
         }
     }
 
@@ -489,6 +526,7 @@ impl Engine {
         flow.look = None;
         flow.state = State::Open;
         flow.moves = 0;
+        flow.proof = None;
         let first = flow.opened_at.is_none();
         flow.opened_at.get_or_insert(now);
         flow.judged_from = flow.next_seq();

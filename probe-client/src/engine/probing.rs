@@ -74,9 +74,12 @@ impl Engine {
         self.outgoing.retain(|(_, o)| !is_probe(o));
         for no in self.numbers() {
             let Some(flow) = self.flows.get_mut(&no) else { continue };
+            let over = flow.is_over();
             flow.probing = false;
             self.report_mtu(no);
-            self.mark_round(now, no);
+            if !over {
+                self.mark_round(now, no);
+            }
         }
     }
 
@@ -163,8 +166,11 @@ impl Engine {
         let Some(link) = flow.link.as_mut() else { return };
         let record = if flow.spec.carrier == Carrier::Udp {
             let place = dress.row().running;
-            // Late copies of the handshake are none of the flow's.
             if !dress::candidates(arrived.bytes).any(|c| c == (place, link.id)) {
+                // Late copies of the handshake are none of the flow's, unless it proves its address again.
+                if flow.proof.is_some() {
+                    self.handshake_datagram(now, no, arrived.bytes);
+                }
                 return;
             }
             match dress::take_off(dress, Form::Running, arrived.bytes) {
@@ -311,7 +317,15 @@ impl Engine {
         let moved = echo.moves != flow.moves;
         flow.moves = echo.moves;
         let id = flow.ledger_id;
-        let go_on = flow.search.as_mut().is_some_and(|s| s.answered(seq));
+        let held_back = flow.is_held_back(seq, record.len());
+        let go_on = match (held_back, flow.search.as_mut()) {
+            (false, Some(search)) => search.answered(seq),
+            (true, Some(search)) => search.held_back(seq),
+            (_, None) => false,
+        };
+        if let Some(pieces) = flow.pieces.as_mut().filter(|_| held_back) {
+            pieces.held_back(seq);
+        }
         if let Some((up, offset)) = tampering {
             self.observe(Observation::Rewritten(Rewritten {
                 flow: no,
@@ -322,6 +336,9 @@ impl Engine {
         }
         if let Some(id) = id.filter(|_| moved) {
             self.ask(now, no, Request::Flow(FlowRequest { flow: id }));
+        }
+        if moved || held_back {
+            self.prove(now, no);
         }
         if go_on {
             self.at(now, Reason::Mtu(no));

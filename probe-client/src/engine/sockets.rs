@@ -1,10 +1,12 @@
 //! The ledger of the sockets under QUIC: every UDP datagram of a connection, known at both ends by a hash, so that loss
 //! under QUIC is counted exactly and not guessed from its statistics.
 //!
-//! It is compared in rounds: what had left by a mark is looked up once stragglers have had their time, and forgotten.
+//! It is compared in rounds: what had left by a mark is looked up once stragglers have had their time, and forgotten. The
+//! last mark of a flow is set while it is still open: what is under way when its socket closes arrives nowhere, and is
+//! nobody's loss.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
-
 use std::time::Duration;
 
 use probe_analysis::observation::{DatagramCounts, FlowNo, Observation};
@@ -14,7 +16,7 @@ use probe_protocol::wire::hello::Carrier;
 
 use super::flow::{Flow, MAX_TAPPED};
 use super::settle::LATE;
-use super::{Engine, Reason};
+use super::{Engine, Phase, Reason};
 
 /// How often sockets are compared in a long run: far sooner than the listener forgets.
 const EVERY: Duration = Duration::from_secs(300);
@@ -34,6 +36,11 @@ pub(super) struct Taps {
     stage: Stage,
     mark_sent: usize,
     mark_down: Option<u64>,
+    marked_at: Timestamp,
+    /// The mark was set when the socket was closed already: of what came last nobody knows whether it was lost.
+    after_end: bool,
+    /// At the run's end, stragglers have had their time.
+    waited: bool,
     up_whole: bool,
     down_whole: bool,
     /// Something was overwritten or came too often: this round gives no counts.
@@ -76,26 +83,48 @@ impl Taps {
         }
     }
 
-    fn mark(&mut self) {
+    fn mark(&mut self, now: Timestamp) {
         self.stage = Stage::Marked;
         self.mark_sent = self.sent.len();
         self.mark_down = None;
+        self.marked_at = now;
+        self.after_end = self.over;
+    }
+
+    /// How many of the listener's datagrams left before the mark, of those that were fetched.
+    fn down_before_mark(&self) -> usize {
+        let before = self.mark_down.unwrap_or(0).saturating_sub(self.settled_down);
+        usize::try_from(before).unwrap_or(usize::MAX).min(self.listener_sent.len())
+    }
+
+    /// Whether everything was fetched, and something that left before the mark is missing at its other end.
+    fn misses_something(&self) -> bool {
+        let whole = self.stage == Stage::Fetching && self.up_whole && self.down_whole && !self.spoiled;
+        whole
+            && (self.sent.iter().take(self.mark_sent).any(|h| !self.listener_received.contains(h))
+                || self
+                    .listener_sent
+                    .iter()
+                    .take(self.down_before_mark())
+                    .any(|h| !self.received.contains(h)))
     }
 
     /// Compares what was fetched; true where the counts have grown by a whole round.
     fn compare(&mut self, flow: FlowNo) -> bool {
         self.stage = Stage::Idle;
-        let mark_down = self.mark_down.take();
         let whole = !self.spoiled && self.up_whole && self.down_whole;
-        let (Some(mark_down), true) = (mark_down, whole) else {
+        let down_number = self.down_before_mark();
+        if self.mark_down.take().is_none() || !whole {
             self.restart();
             return false;
-        };
+        }
         let up: Vec<u32> = self.sent.drain(..self.mark_sent.min(self.sent.len())).collect();
-        let down_number =
-            (mark_down.saturating_sub(self.settled_down) as usize).min(self.listener_sent.len());
-        let down: Vec<u32> = self.listener_sent.drain(..down_number).collect();
+        let mut down: Vec<u32> = self.listener_sent.drain(..down_number).collect();
         self.settled_down += down_number as u64;
+        if self.after_end {
+            let last = down.iter().rposition(|h| self.received.contains(h));
+            down.truncate(last.map_or(0, |last| last + 1));
+        }
         let lost_up = up.iter().filter(|h| !self.listener_received.remove(h)).count() as u64;
         let lost_down = down.iter().filter(|h| !self.received.remove(h)).count() as u64;
         let counts = self.counts.get_or_insert(DatagramCounts {
@@ -144,6 +173,13 @@ impl Engine {
         let Some(flow) = self.flow(no) else { return };
         match flow.taps.stage {
             _ if flow.taps.done => {}
+            // At the run's end: stragglers have had their time, and are looked for once more.
+            Stage::Fetching if self.phase == Phase::Settle => {
+                if let Some(flow) = self.flows.get_mut(&no) {
+                    flow.taps.waited = true;
+                }
+                self.fetch_sockets(now, no);
+            }
             // Nobody answers now; the lists wait.
             _ if out => self.at(now + Duration::from_secs(10), Reason::Sockets(no)),
             Stage::Idle | Stage::Fetching if flow.taps.over || flow.is_open() => {
@@ -177,14 +213,31 @@ impl Engine {
     /// Marks how far the lists go now.
     pub(super) fn mark_round(&mut self, now: Timestamp, no: FlowNo) {
         let Some(flow) = self.flows.get_mut(&no).filter(|flow| has_sockets(flow)) else { return };
-        let Some(id) = flow.ledger_id else { return };
-        flow.taps.mark();
+        let Some(id) = flow.ledger_id.filter(|_| !flow.taps.done) else { return };
+        flow.taps.mark(now);
         self.ask(now, no, Request::Datagrams(DatagramsRequest { flow: id, received: false, from: u64::MAX }));
+    }
+
+    /// Whether, at the run's end, something is missing that may only be late. It is looked for once more.
+    pub(super) fn awaits_stragglers(&mut self, now: Timestamp) -> bool {
+        let late = LATE.min(self.plan.drain);
+        let waits = |flow: &&Flow| !flow.taps.done && !flow.taps.waited && flow.taps.misses_something();
+        let waiting: Vec<(FlowNo, Timestamp)> =
+            self.flows.values().filter(waits).map(|flow| (flow.no, flow.taps.marked_at + late)).collect();
+        for (no, at) in &waiting {
+            if *at <= now {
+                self.sockets_due(now, *no);
+            } else if !self.timers.iter().any(|Reverse((_, reason))| *reason == Reason::Sockets(*no)) {
+                self.at(*at, Reason::Sockets(*no));
+            }
+        }
+        !waiting.is_empty()
     }
 
     /// Asks for the listener's two lists from where they were left.
     pub(super) fn fetch_sockets(&mut self, now: Timestamp, no: FlowNo) {
-        let Some(flow) = self.flows.get_mut(&no).filter(|flow| has_sockets(flow)) else { return };
+        let fits = |flow: &&mut Flow| has_sockets(flow) && !flow.taps.done;
+        let Some(flow) = self.flows.get_mut(&no).filter(fits) else { return };
         let Some(id) = flow.ledger_id else { return };
         let taps = &mut flow.taps;
         taps.stage = Stage::Fetching;
@@ -275,7 +328,7 @@ mod tests {
                 }
                 sent += 1;
             }
-            taps.mark();
+            taps.mark(Timestamp::ZERO);
             taps.mark_down = Some(u64::from(round + 1) * 50);
             // More leaves after the mark: it belongs to the next round.
             taps.note(true, sent);
@@ -297,5 +350,36 @@ mod tests {
         assert_eq!((counts.sent_up, counts.lost_up), (504, 50));
         assert_eq!((counts.sent_down, counts.lost_down), (250, 50));
         assert!(taps.held() < 10, "{}", taps.held());
+    }
+
+    /// Three replies of which the second came, and a mark after all of them.
+    fn three_replies(over: bool) -> Taps {
+        let mut taps = Taps { over, ..Taps::default() };
+        taps.note(false, 2);
+        taps.mark(Timestamp::ZERO);
+        taps.mark_down = Some(3);
+        taps.listener_sent.extend([1, 2, 3]);
+        (taps.up_whole, taps.down_whole, taps.stage) = (true, true, Stage::Fetching);
+        taps
+    }
+
+    #[test]
+    fn what_was_under_way_when_the_socket_closed_is_nobody_s_loss() {
+        for (over, counted) in [(false, (3, 2)), (true, (2, 1))] {
+            let mut taps = three_replies(over);
+            assert!(taps.misses_something() && taps.compare(FlowNo(0)));
+            let counts = taps.counts.unwrap();
+            assert_eq!((counts.sent_down, counts.lost_down), counted, "{over}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_late_is_missed_until_it_comes() {
+        let mut taps = three_replies(false);
+        taps.note(true, 9);
+        assert!(taps.misses_something());
+        taps.note(false, 1);
+        taps.note(false, 3);
+        assert!(!taps.misses_something(), "what left after the mark is not asked for");
     }
 }

@@ -316,6 +316,7 @@ impl Engine {
         }
         flow.probing = false;
         self.report_mtu(no);
+        self.mark_round(now, no);
         self.at(now + LATE, Reason::End(no));
     }
 

@@ -441,6 +441,7 @@ impl Past {
             | Observation::Datagrams(_)
             | Observation::Moved(_)
             | Observation::Arrivals(_)
+            | Observation::Proxy(_)
             | Observation::Tcp(_)
             | Observation::PathMtu(_)
             | Observation::Silence(_)

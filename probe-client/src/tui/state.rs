@@ -202,6 +202,7 @@ impl State {
             | Observation::Rewritten(_)
             | Observation::Datagrams(_)
             | Observation::Arrivals(_)
+            | Observation::Proxy(_)
             | Observation::Tcp(_)
             | Observation::PathMtu(_)
             | Observation::IdleGap(_)

@@ -10,6 +10,8 @@ use crate::doctor::{self, Options, Report, State};
 pub(super) async fn look(args: ServeArgs, port: u16, invite: String) {
     let options = Options { port, invite: Some(invite), ..Options::default() };
     let report = doctor::run(&options).await;
+    // It has read the rules of the host and verified chains of certificates, and does not run again.
+    probe_net::memory::give_back();
     if let Err(failure) = tell(&report, args.json) {
         tracing::warn!(says = failure.says, "what the doctor found could not be told");
     }

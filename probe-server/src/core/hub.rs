@@ -24,7 +24,7 @@ use super::event::{CloseReason, Event, HandedIn, Outbox, SessionLabel};
 use super::invites::{Invites, Rights};
 use super::limit::{Bucket, Rate, SourceCounts, SourceHash};
 use super::limits::{HOLDER_PPS, Limits};
-use super::session::{Closer, FlowEntry, HandInStep, Place, Session, StreamFlow};
+use super::session::{Before, Closer, FlowEntry, HandInStep, Place, Session, StreamFlow};
 
 /// Who this listener is.
 #[derive(Clone, Copy)]
@@ -378,16 +378,27 @@ impl Hub {
         &self.client_hellos
     }
 
+    /// What a source has been counted with so far.
+    fn counted(&self, ip: IpAddr) -> Before {
+        Before {
+            strange: self.strange.get(ip),
+            tcp_accepted: self.tcp_accepted.get(ip),
+            client_hellos: self.client_hellos.get(ip),
+        }
+    }
+
     /// Which attempts of this session arrived.
     pub fn openings(&self, session: SessionId) -> OpeningsReply {
         let Some(found) = self.sessions.get(&session) else { return OpeningsReply::default() };
         let ip = found.address.ip();
-        let strange = self.strange.get(ip).saturating_sub(found.strange_before);
+        // What an earlier run from the same address did says nothing about this one.
+        let since = |now: u64, before: u64| u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX);
         OpeningsReply {
             openings: found.openings(),
-            tcp_accepted: u32::try_from(self.tcp_accepted.get(ip)).unwrap_or(u32::MAX),
-            client_hellos: u32::try_from(self.client_hellos.get(ip)).unwrap_or(u32::MAX),
-            strange_datagrams: u32::try_from(strange).unwrap_or(u32::MAX),
+            tcp_accepted: since(self.tcp_accepted.get(ip), found.before.tcp_accepted),
+            client_hellos: since(self.client_hellos.get(ip), found.before.client_hellos),
+            strange_datagrams: since(self.strange.get(ip), found.before.strange),
+            local: None,
         }
     }
 
@@ -469,11 +480,12 @@ impl Hub {
     /// A flow comes from another address.
     pub fn moved(&mut self, session: SessionId, old: SocketAddr, new: SocketAddr) {
         Counters::bump(&self.counters.moves);
+        let before = self.counted(new.ip());
         if let Some(found) = self.sessions.get_mut(&session)
             && found.address.ip() != new.ip()
         {
             found.address = new;
-            found.strange_before = self.strange.get(new.ip());
+            found.before = before;
         }
         self.tell(Event::SessionMoved { session: session.into(), old, new });
     }

@@ -55,6 +55,17 @@ pub(super) struct FlowEntry {
     pub(super) place: Place,
 }
 
+/// What an address had been counted with before a session came from it: that is none of the session's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Before {
+    /// Datagrams that were none of ours.
+    pub(super) strange: u64,
+    /// TCP connections.
+    pub(super) tcp_accepted: u64,
+    /// TLS ClientHellos.
+    pub(super) client_hellos: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) rights: Rights,
@@ -66,7 +77,8 @@ pub(super) struct Session {
     pub(super) last: Timestamp,
     pub(super) ended: Option<Timestamp>,
     pub(super) flows: Vec<FlowEntry>,
-    pub(super) strange_before: u64,
+    /// What its address had been counted with before.
+    pub(super) before: Before,
     pub(super) hand_in: HandIn,
     openings: VecDeque<Opening>,
 }
@@ -77,7 +89,7 @@ impl Session {
         full: bool,
         address: SocketAddr,
         now: Timestamp,
-        strange_before: u64,
+        before: Before,
     ) -> Self {
         Self {
             rights,
@@ -88,7 +100,7 @@ impl Session {
             last: now,
             ended: None,
             flows: Vec::new(),
-            strange_before,
+            before,
             hand_in: HandIn::default(),
             openings: VecDeque::new(),
         }
@@ -293,7 +305,7 @@ mod tests {
     #[test]
     fn openings_are_counted_and_bounded_the_latest_first() {
         let from: SocketAddr = "192.0.2.1:9".parse().unwrap();
-        let mut session = Session::new(Rights::Public, false, from, Timestamp::ZERO, 0);
+        let mut session = Session::new(Rights::Public, false, from, Timestamp::ZERO, Before::default());
         for nonce in 0..MAX_OPENINGS as u64 + 5 {
             session.note_opening(nonce, from, false);
         }

@@ -521,6 +521,22 @@ fn fragments_of_a_rebound_flow_go_where_their_first_one_goes() {
 }
 
 #[test]
+fn rebinding_gives_out_no_port_that_another_flow_has() {
+    let mut net = Net::new("[[rule]]\nname='nat'\nmatch={after='10s'}\ndo={act='rebind'}");
+    // Seven apart, as the ports that are given out.
+    for port in [40_000, 40_007, 40_014] {
+        net.up(port, 100);
+    }
+    net.wait(10 * SECOND);
+    net.up(40_000, 100);
+    let moved = net.out[3].2.from();
+    assert!(![40_000, 40_007, 40_014].contains(&moved.port()), "{moved}");
+    assert!(!net.down(40_000, 100), "the old mapping is gone");
+    assert!(net.down(40_007, 100), "the others' are not");
+    assert_eq!(net.out[4].2.to(), client(40_007));
+}
+
+#[test]
 fn both_ways_of_a_rebound_flow_stay_one_flow() {
     let text = "[[rule]]\nname='nat'\nmatch={after='10s'}\ndo={act='rebind'}\n\
                 [[rule]]\nname='count'\nmatch={packets_over=4}\ndo={act='drop'}";

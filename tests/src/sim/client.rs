@@ -288,7 +288,8 @@ impl ClientHost {
             if packet.is_icmp_error() {
                 self.icmp(now, &packet);
             } else {
-                truth.reached_client(packet.payload());
+                let flow = self.ports.get(&(Protocol::Udp, packet.to())).copied();
+                truth.reached_client(flow, packet.payload());
                 self.read_udp(now, kernel, packet);
             }
         }

@@ -11,7 +11,7 @@
 //! | TLS | real rustls on that model; the listener's certificate is of Ed25519 |
 //! | QUIC | quinn's own state machine, quinn-proto, on virtual sockets and virtual time; not quinn's tokio shell |
 //!
-//! What it omits of hosts: scheduling (a process works in no time, unless a [`Fault`] stalls it), fragments, ARP and
+//! What it omits of hosts: scheduling (a process works in no time, unless a [`Fault`] stalls it), ARP and
 //! neighbour discovery, the exact times at which drivers compare clocks.
 //!
 //! | To learn | read |

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use probe_client::plan::{Depth, Plan, Purpose};
+use probe_client::plan::{Depth, Plan};
 use probe_protocol::DEFAULT_PORT;
 
 use crate::middlebox::Topology;
@@ -146,9 +146,7 @@ impl Setup {
     /// A clean network and the plan of `check` with an invite.
     pub fn check(seed: u64, depth: Depth) -> Self {
         let topology = Topology { ipv6: false, ..Topology::default() };
-        let mut plan = Plan::check(&[target(&topology)], true, depth);
-        // The simulated hosts put no fragments together again.
-        plan.flows.retain(|flow| flow.purpose != Purpose::Fragments);
+        let plan = Plan::check(&[target(&topology)], true, depth);
         Self::of(seed, topology, plan)
     }
 

@@ -172,9 +172,12 @@ impl Truth {
         }
     }
 
-    /// A datagram reached the client.
-    pub(super) fn reached_client(&mut self, datagram: &[u8]) {
+    /// A datagram reached the client, at the socket of this flow. One that a NAT brought to another flow is lost.
+    pub(super) fn reached_client(&mut self, flow: Option<FlowNo>, datagram: &[u8]) {
         let Some((known, intact)) = self.down.find(datagram) else { return };
+        if flow != Some(known.flow) {
+            return;
+        }
         let Some(way) = self.way(known) else { return };
         if intact {
             way.down = way.down.saturating_add(1);

@@ -196,6 +196,32 @@ fn an_invite_works_until_it_is_revoked_and_then_is_refused_in_words() {
 }
 
 #[test]
+fn an_invite_that_is_revoked_in_the_middle_ends_the_run_in_words() {
+    in_lab("refusals::an_invite_that_is_revoked_in_the_middle_ends_the_run_in_words", || {
+        let lab = Lab::start(&Topology::default(), &[], 1).unwrap();
+        let listener = Listener::start(lab.server(), &[]);
+        let listed = admin(listener.state.path(), &["invite", "--list", "--json"]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let label = listed[0]["label"].as_str().unwrap().to_owned();
+        let (client, target) = (lab.client(), listener.invite(lab.target(PORT)));
+        let checked = std::thread::scope(|scope| {
+            let checking = scope.spawn(|| check(client, &target, &[]));
+            listener.wait_for("session-opened", |_| true);
+            let revoked = admin(listener.state.path(), &["invite", "--revoke", &label]);
+            assert!(revoked.status.success(), "{revoked:?}");
+            checking.join().unwrap()
+        });
+        assert_eq!(checked.ran.status, Some(3), "{}", checked.story());
+        assert_eq!(checked.document["refused"]["reason"], "invite-revoked", "{}", checked.story());
+        let says = checked.document["refused"]["says"].as_str().unwrap();
+        assert!(says.starts_with("after ") && says.contains("revoked"), "{says}");
+        assert_eq!(checked.causes(), Vec::<String>::new(), "{}", checked.story());
+        assert_eq!(checked.document["run"]["complete"], false);
+        assert_eq!(checked.document["run"]["measured"], true);
+    });
+}
+
+#[test]
 fn an_expired_invite_is_refused_in_words() {
     in_lab("refusals::an_expired_invite_is_refused_in_words", || {
         let lab = Lab::start(&Topology::default(), &[], 1).unwrap();

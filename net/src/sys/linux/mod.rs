@@ -2,6 +2,8 @@
 
 mod addr;
 mod cmsg;
+#[cfg(target_env = "gnu")]
+pub(crate) mod memory;
 pub(crate) mod poll;
 mod sockopt;
 pub(crate) mod tcp;

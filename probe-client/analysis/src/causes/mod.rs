@@ -22,15 +22,20 @@ mod unexplained;
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::Finding;
-use probe_protocol::wire::hello::Carrier;
+use probe_protocol::time::Timestamp;
+use probe_protocol::wire::hello::{Carrier, Refusal};
 
 pub use self::claim::Claim;
 use crate::evidence::{Evidence, FlowEvidence, Traffic};
-use crate::observation::{HostFault, Purpose};
+use crate::observation::{Attempt, HostFault, Outcome, Purpose};
 use crate::summarise::reach::{self, Place};
 
 /// Around what a host did, seconds that are spoiled too: the packets under way.
 const HOST_MARGIN: f64 = 1.0;
+
+/// Before the client learns that it was turned away, its flows are closed for so long at most: an unanswered probe of the
+/// slowest flow and its question, seconds.
+const TURNED_AWAY_MARGIN: f64 = 5.0;
 
 /// One cause's row.
 pub struct Detector {
@@ -72,6 +77,11 @@ pub static DETECTORS: &[Detector] = &[
         ],
     ),
     row(
+        Cause::ProxyOnly,
+        reachability::proxy_only::detect,
+        &[Cause::Unreachable, Cause::UdpBlocked, Cause::TcpFiltered, Cause::TcpRefused],
+    ),
+    row(
         Cause::LocalFilter,
         reachability::local_filter::detect,
         &[Cause::Unreachable, Cause::UdpBlocked, Cause::TcpFiltered, Cause::TcpRefused],
@@ -102,7 +112,7 @@ pub static DETECTORS: &[Detector] = &[
     row(Cause::FlowLimit, dpi::flow_limit::detect, &[]),
     row(Cause::RstInjected, dpi::rst_injected::detect, &[]),
     row(Cause::TcpProxied, dpi::tcp_proxied::detect, &[]),
-    row(Cause::PayloadRewritten, dpi::payload_rewritten::detect, &[Cause::MtuBlackHole]),
+    row(Cause::PayloadRewritten, dpi::payload_rewritten::detect, &[Cause::MtuBlackHole, Cause::UdpBlocked]),
     // Loss, order and duplicates.
     row(Cause::BadPathMember, loss::bad_path_member::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
     row(Cause::OneWayLoss, loss::one_way_loss::detect, &[Cause::LossyPath]),
@@ -178,6 +188,39 @@ impl<'e> Case<'e> {
         })
     }
 
+    /// When the listener turned the client away in the middle of the run, and with which words and version: its admin took
+    /// the invite back, or the invite's time was over. What happens from then on is no doing of the path's.
+    pub fn turned_away(&self) -> Option<(Timestamp, Refusal, [u8; 3])> {
+        if !self.opened_anywhere() {
+            return None;
+        }
+        let for_good = |refusal: Refusal| match refusal {
+            Refusal::InviteExpired | Refusal::InviteRevoked => true,
+            Refusal::ClientTooOld
+            | Refusal::ListenerTooOld
+            | Refusal::NotAllowed
+            | Refusal::Full
+            | Refusal::TooManyFromSource
+            | Refusal::NeedsInvite => false,
+        };
+        let refusal = |attempt: &Attempt| match attempt.outcome {
+            Outcome::Refusal { reason: Some(reason), software } if for_good(reason) => {
+                Some((attempt.to, reason, software))
+            }
+            Outcome::Refusal { .. }
+            | Outcome::Opened
+            | Outcome::Refused { .. }
+            | Outcome::Silent { .. }
+            | Outcome::NetworkError { .. }
+            | Outcome::LocalError { .. }
+            | Outcome::Cut { .. }
+            | Outcome::Foreign { .. }
+            | Outcome::HandshakeFailed { .. } => None,
+        };
+        let attempts = self.flows.iter().flat_map(|(flow, _)| &flow.attempts);
+        attempts.filter_map(refusal).min_by_key(|(at, ..)| *at)
+    }
+
     /// Whether a host did something between two moments, seconds after the run's start, that spoils what was seen there.
     pub fn host_acted(&self, from_s: f64, to_s: f64) -> bool {
         let overlaps = |start, end| {
@@ -196,6 +239,14 @@ impl<'e> Case<'e> {
         };
         self.evidence.restarts.iter().any(|r| overlaps(r.last_seen, r.at))
             || self.evidence.host.iter().any(|event| spoils(&event.what) && overlaps(event.from, event.to))
+    }
+
+    /// Whether the listener has another address than the one that was aimed at: somebody translates it. None where it
+    /// did not tell its own.
+    pub fn is_translated(&self, target: std::net::IpAddr) -> Option<bool> {
+        let own = self.evidence.listener?;
+        // Two families cannot be compared: the question went another way than this address is.
+        (own.is_ipv4() == target.is_ipv4()).then_some(own != target)
     }
 
     /// The port that should be reached.
@@ -223,6 +274,20 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         })
     });
     let mut claims: Vec<Claim> = claims.into_iter().map(|(_, claim)| claim).collect();
+    // What does not open is no riddle where something certain says why.
+    let certain: Vec<(Option<std::net::SocketAddr>, &[Carrier])> = claims
+        .iter()
+        .filter(|claim| claim.cause != Cause::Unexplained && claim.probability >= thresholds::CERTAIN)
+        .map(|claim| (claim.address, claim.covers))
+        .collect();
+    claims.retain(|claim| {
+        let told = |carrier: &Carrier| {
+            certain.iter().any(|(address, covers)| {
+                covers.contains(carrier) && (address.is_none() || *address == claim.address)
+            })
+        };
+        claim.cause != Cause::Unexplained || claim.covers.is_empty() || !claim.covers.iter().all(told)
+    });
     // What is left over, and cannot be told.
     let left = unexplained::left(case, &claims);
     claims.extend(left);
@@ -232,6 +297,17 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
             Some(earlier) => merge(earlier, finding),
             None => findings.push(finding),
         }
+    }
+    if let Some((at, ..)) = case.turned_away() {
+        let from = case.evidence.seconds(at) - TURNED_AWAY_MARGIN;
+        // What began with the refusal is explained by it; a riddle that names no moment may be as well.
+        findings.retain(|finding| {
+            if finding.cause == Cause::Unexplained {
+                finding.evidence.iter().any(|e| e.to_s.or(e.from_s).is_some_and(|s| s < from))
+            } else {
+                finding.evidence.iter().any(|e| e.from_s.is_none_or(|s| s < from))
+            }
+        });
     }
     // Stable: within a severity the table's order stays.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

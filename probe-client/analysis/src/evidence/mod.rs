@@ -8,7 +8,7 @@ mod traffic;
 mod watched;
 
 use std::collections::BTreeMap;
-
+use std::net::IpAddr;
 use std::time::Duration;
 
 use probe_protocol::time::Timestamp;
@@ -23,7 +23,7 @@ pub use self::watched::{Watched, Watches};
 use crate::events::Ledger;
 use crate::observation::{
     Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Moved, Observation,
-    OpeningArrivals, Outcome, PathMtu, Probe, Purpose, Resolved, RunEnded, RunStarted,
+    OpeningArrivals, Outcome, PathMtu, Probe, ProxyTried, Purpose, Resolved, RunEnded, RunStarted,
 };
 
 /// Flows at most; what is said of further ones is counted and dropped.
@@ -49,6 +49,13 @@ pub struct Evidence {
     pub hellos: BTreeMap<FlowNo, (u32, u32)>,
     /// TCP connections that the listener accepted from this client, where it was asked.
     pub tcp_accepted: Option<u32>,
+    /// Datagrams that came to the listener from this client's address and were none of its flows', or were altered: the
+    /// latest count.
+    pub strange_datagrams: Option<u32>,
+    /// The listener's own address, where it told one.
+    pub listener: Option<IpAddr>,
+    /// What came of the proxy that the client's computer is configured with, where it was tried.
+    pub proxy: Option<ProxyTried>,
     /// Changed sources.
     pub moves: Vec<Moved>,
     /// Restarts of the listener.
@@ -141,6 +148,7 @@ impl Evidence {
                 self.saw(o.at);
                 self.of_flow(o.flow, |flow| flow.stream_end = Some(*o));
             }
+            Observation::Proxy(o) => self.proxy = Some(o.clone()),
             Observation::NameChanged(o) => self.saw(o.at),
             Observation::Host(o) => {
                 self.saw(o.to);
@@ -265,6 +273,8 @@ impl Evidence {
             }
         }
         self.tcp_accepted = o.tcp_accepted.or(self.tcp_accepted);
+        self.strange_datagrams = o.strange_datagrams.or(self.strange_datagrams);
+        self.listener = o.listener.or(self.listener);
         if let Some(count) = o.client_hellos {
             let first = self.client_hellos.map_or((o.at, count), |[first, _]| first);
             self.client_hellos = Some([first, (o.at, count)]);

@@ -43,8 +43,13 @@ pub fn analyse(evidence: &Evidence) -> Analysis {
     }
 }
 
-/// The refusal, where nothing opened because of it.
+/// The refusal, where nothing opened because of it, or where it ended the run.
 fn refused(case: &Case<'_>) -> Option<Refused> {
+    if let Some((at, reason, software)) = case.turned_away() {
+        let refused = Refused::new(Some(reason), software);
+        let says = format!("after {:.0} s, {}", case.evidence.seconds(at), refused.says);
+        return Some(Refused { says, ..refused });
+    }
     if case.opened_anywhere() {
         return None;
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use probe_protocol::time::Timestamp;
-use probe_protocol::wire::hello::{Refusal, SessionId};
+use probe_protocol::wire::hello::{Carrier, Refusal, SessionId};
 
 use super::{Hub, OpenRequest};
 use crate::core::counters::Counters;
@@ -39,8 +39,17 @@ impl Hub {
             let quiet = self.limits.evictable_after;
             public.or_else(|| self.evict_session(request.now, quiet, |_| true)).ok_or(Refusal::Full)?;
         }
-        let strange = self.strange.get(request.from.ip());
-        let session = Session::new(request.rights.clone(), full, request.from, request.now, strange);
+        let mut before = self.counted(request.from.ip());
+        // The connection that begins it is its own.
+        match request.carrier {
+            Carrier::Tcp => before.tcp_accepted = before.tcp_accepted.saturating_sub(1),
+            Carrier::Tls => {
+                before.tcp_accepted = before.tcp_accepted.saturating_sub(1);
+                before.client_hellos = before.client_hellos.saturating_sub(1);
+            }
+            Carrier::Udp | Carrier::Quic | Carrier::QuicInverse => {}
+        }
+        let session = Session::new(request.rights.clone(), full, request.from, request.now, before);
         self.sources.entry(session.source).or_default().sessions += 1;
         self.sessions.insert(request.hello.session, session);
         Counters::bump(&self.counters.sessions_opened);

@@ -6,7 +6,7 @@ use super::super::data::Direction;
 use super::super::flow::{FlowKey, MAX_FLOWS};
 use super::super::pipeline::{BadRule, Context, Parcel};
 use super::{Act, Step, Watch};
-use crate::hash::Map;
+use crate::hash::{Map, Set};
 use crate::packet::{Packet, Part, Protocol};
 
 /// At most so many datagrams whose first fragment has passed are remembered.
@@ -21,6 +21,8 @@ pub(super) struct Rebind {
     port_step: u16,
     forward: Map<(Protocol, SocketAddr), SocketAddr>,
     back: Map<(Protocol, SocketAddr), SocketAddr>,
+    /// Ends that have been seen: a NAT gives out no port that another of its flows has.
+    taken: Set<(Protocol, SocketAddr)>,
     /// What became of the client's address in a datagram's first fragment: later ones have no port to be known by.
     fragmented: Map<(IpAddr, IpAddr, u32), IpAddr>,
 }
@@ -35,6 +37,7 @@ impl Rebind {
             port_step,
             forward: Map::default(),
             back: Map::default(),
+            taken: Set::default(),
             fragmented: Map::default(),
         })
     }
@@ -49,7 +52,7 @@ impl Rebind {
             if self.port_step != 0 {
                 new.set_port(FIRST_PORT + (new.port().wrapping_add(self.port_step) % FIRST_PORT));
             }
-            if !self.back.contains_key(&(protocol, new)) {
+            if !self.back.contains_key(&(protocol, new)) && !self.taken.contains(&(protocol, new)) {
                 break;
             }
         }
@@ -121,6 +124,9 @@ impl Act for Rebind {
         }
         match parcel.direction {
             Direction::Up => {
+                if self.taken.len() < MAX_FLOWS {
+                    self.taken.insert((protocol, parcel.packet.from()));
+                }
                 if let Some(new) = self.forward.get(&(protocol, parcel.packet.from())).copied() {
                     self.set_source(cx, parcel, new);
                 }

@@ -7,10 +7,8 @@ use crate::causes::{Case, Claim, thresholds};
 use crate::observation::Fragment;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    // Where a flow's address changed, the listener holds large replies back until the new one is proven.
-    let moved = |f: &Fragment| case.evidence.moves.iter().any(|moved| moved.flow == f.flow);
     let way = |up: bool| {
-        let rows = || case.evidence.fragments.iter().filter(move |f| f.up == up && (up || !moved(f)));
+        let rows = || case.evidence.fragments.iter().filter(move |f| f.up == up);
         let sent: u32 = rows().map(|f| f.sent).sum();
         let arrived: u32 = rows().map(|f| f.arrived).sum();
         let first: Option<&Fragment> = rows().next();

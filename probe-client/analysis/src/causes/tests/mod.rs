@@ -1,5 +1,6 @@
 //! Each cause from made-up runs, with its boundary twins: just below the threshold nothing is said.
 
+mod check;
 mod lives;
 mod time;
 
@@ -12,8 +13,8 @@ use super::thresholds::{BENIGN_LOSS, FALSE_ALARM};
 use crate::made_up::MadeUp;
 use crate::model::{Analysis, Reach};
 use crate::observation::{
-    DatagramCounts, End, Excluded, Fate, HostEvent, HostFault, ListenerRestarted, Moved, Observation,
-    Outcome, PathMtu, Purpose, Rewritten,
+    Attempt, DatagramCounts, End, Excluded, Fate, HostEvent, HostFault, ListenerRestarted, Moved,
+    Observation, Outcome, PathMtu, Purpose, Rewritten,
 };
 use crate::stats::hypothesis::binomial_at_least;
 use crate::{Evidence, analyse};
@@ -304,6 +305,38 @@ fn a_refusal_is_an_outcome_and_no_finding() {
     assert!(!analysis.verdict.clean && !analysis.run.measured);
     assert_eq!(analysis.refused.unwrap().reason, "invite-expired");
     assert_eq!(analysis.reachability.udp, Reach::Open);
+}
+
+#[test]
+fn an_invite_taken_back_in_the_middle_is_said_and_nothing_else() {
+    let run = |reason: Option<Refusal>| {
+        let mut run = MadeUp::new(TARGET, true);
+        let [tcp, tls, udp, ..] = run.all_open();
+        run.probes(udp, 1000, |_| Fate::Received);
+        if reason.is_some() {
+            let outcome = Outcome::Refusal { reason, software: [0, 1, 0] };
+            let (from, to) = (run.at(20.1), run.at(20.3));
+            run.push(Observation::Attempt(Attempt { flow: udp, from, to, source: None, outcome }));
+        }
+        run.over(tcp, End::Closed).over(tls, End::Closed).over(udp, End::Finished);
+        judged(run)
+    };
+    for (reason, name) in
+        [(Refusal::InviteRevoked, "invite-revoked"), (Refusal::InviteExpired, "invite-expired")]
+    {
+        let analysis = run(Some(reason));
+        assert_eq!(causes(&analysis), []);
+        let refused = analysis.refused.unwrap();
+        assert_eq!(refused.reason, name);
+        assert!(refused.says.starts_with("after 20 s, "), "{}", refused.says);
+        assert!(!analysis.verdict.clean && analysis.run.measured);
+    }
+    // What is full for a moment ends nothing, and explains nothing.
+    for reason in [None, Some(Refusal::Full)] {
+        let analysis = run(reason);
+        assert_eq!(causes(&analysis), [Cause::Unexplained, Cause::Unexplained]);
+        assert!(analysis.refused.is_none());
+    }
 }
 
 #[test]
