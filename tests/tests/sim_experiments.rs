@@ -236,7 +236,7 @@ fn a_search_for_the_path_mtu_goes_on_when_its_flow_is_moved() {
         assert_true(&observations, &ran);
         let found: Vec<_> = observations
             .iter()
-            .filter_map(|o| if let Observation::PathMtu(m) = o { Some(*m) } else { None })
+            .filter_map(|o| if let Observation::PathMtu(m) = o { Some(m.clone()) } else { None })
             .collect();
         assert_eq!(found.len(), 2);
         for way in found {
