@@ -3,6 +3,7 @@
 //! [`prepare`] finds the addresses and lays the plan, so that it can be said beforehand what the run will take;
 //! [`Prepared::run`] measures; [`Measured::hand_in`] gives the verdict to the listener.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -11,15 +12,17 @@ use probe_analysis::observation::{Observation, Resolved, RunEnded, RunStarted};
 use probe_net::{clock, host};
 use probe_protocol::invite::Invite;
 use probe_protocol::target::Target;
+use probe_protocol::wire::hello::Carrier;
 use probe_protocol::wire::hello::SessionId;
 use probe_server::{Listener, Running, StartError};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use thiserror::Error;
 
-use crate::driver::{Driver, Stop, Surroundings};
+use crate::driver::{Driver, Keep, Stop, Surroundings};
 use crate::engine::{Engine, Identity, Phase, Start};
 use crate::plan::{Depth, Plan};
+use crate::proxy::Trial;
 
 /// Longest time for looking up a name.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
@@ -49,7 +52,6 @@ pub enum CheckError {
 }
 
 /// A run that is ready to start.
-#[derive(Debug)]
 pub struct Prepared {
     target: Target,
     depth: Depth,
@@ -61,6 +63,16 @@ pub struct Prepared {
     session: SessionId,
     rng: StdRng,
     runtime: tokio::runtime::Runtime,
+    keep: Option<Keep>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("target", &self.target)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Starts the listener of `--local`, looks up the target, and lays the plan.
@@ -103,6 +115,7 @@ pub fn prepare_with(order: Order, lay: &dyn Fn(&[SocketAddr], bool) -> Plan) -> 
         session: SessionId(session),
         rng,
         runtime,
+        keep: None,
     })
 }
 
@@ -125,6 +138,11 @@ impl Prepared {
     /// The run's id, which the listener will know too; none where there is no address to go to.
     pub fn session(&self) -> Option<SessionId> {
         (!self.addresses.is_empty()).then_some(self.session)
+    }
+
+    /// Hands the probes under way to `keep` each second or so while it measures.
+    pub fn keep_open_probes(&mut self, keep: Keep) {
+        self.keep = Some(keep);
     }
 
     /// Measures, telling everything that is seen, and the phase in which it was.
@@ -161,8 +179,32 @@ impl Prepared {
         let server_name = self.target.ip().is_none().then(|| self.target.host.clone());
         let around = Surroundings { runtime: self.runtime.handle().clone(), server_name, stop: self.stop };
         let mut driver = Driver::new(engine, around, shortest.unwrap_or(Duration::MAX))?;
+        if let Some(keep) = self.keep {
+            driver.keep_open_probes(keep);
+        }
         see(Observation::Resolved(self.resolved), Phase::Reach);
-        driver.run(see)?;
+        let mut proxy = self.listener.is_none().then(|| Trial::start(&self.target));
+        let mut streams = BTreeSet::new();
+        driver.run(&mut |observation, phase| {
+            if let Some(trial) = proxy.as_mut() {
+                if let Observation::FlowPlanned(flow) = &observation
+                    && matches!(flow.carrier, Carrier::Tcp | Carrier::Tls)
+                {
+                    streams.insert(flow.flow);
+                }
+                if let Observation::FlowOpened(flow) = &observation
+                    && streams.contains(&flow.flow)
+                {
+                    trial.direct_works();
+                }
+                if matches!(observation, Observation::RunEnded(_))
+                    && let Some(tried) = trial.result()
+                {
+                    see(Observation::Proxy(tried), phase);
+                }
+            }
+            see(observation, phase);
+        })?;
         Ok(Measured {
             driver: Some(driver),
             session: Some(session),

@@ -4,9 +4,13 @@
 //! have one fingerprint) and of all that the file holds, making it again would give it again, so it is taken as it is. Any
 //! other version judges the observations anew.
 
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
 use probe_analysis::{Evidence, analyse};
 
-use crate::record::{FileError, Recording};
+use crate::record::{Batch, FileError, Recording};
 use crate::report::{Origin, Report, build};
 
 /// The fingerprint of everything that decides what is said of a run.
@@ -32,16 +36,58 @@ pub fn recorded(recording: &Recording, afresh: bool) -> Result<Judged, FileError
     {
         return Ok(Judged { report, skipped: 0 });
     }
-    let mut evidence = Evidence::default();
-    let mut observations = recording.observations();
-    for observation in &mut observations {
-        evidence.observe(&observation?);
-    }
-    let skipped = observations.skipped();
+    let (evidence, skipped) = read(recording)?;
     let about = recording.about();
     let origin =
         Origin { id: about.id.clone(), kind: kind(&about.kind), port: about.port, quick: about.quick };
     Ok(Judged { report: build(analyse(&evidence), origin), skipped })
+}
+
+/// Batches on their way from one thread to the next: what is read ahead stays small.
+const AHEAD: usize = 32;
+
+/// All that a file holds, condensed. A thread reads and decompresses it, one finds episodes, and this one does the rest.
+fn read(recording: &Recording) -> Result<(Evidence, u64), FileError> {
+    let mut evidence = Evidence::default();
+    let mut ledger = std::mem::take(&mut evidence.ledger);
+    let (read, found) = std::thread::scope(|scope| {
+        let (here, batches) = sync_channel::<Arc<Batch>>(AHEAD);
+        let (beside, for_ledger) = sync_channel::<Arc<Batch>>(AHEAD);
+        let path = recording.path();
+        let reader = scope.spawn(move || {
+            // A connection of its own: SQLite's are not to be shared.
+            let recording = Recording::open(path)?;
+            let mut observations = recording.observations();
+            while let Some(batch) = observations.next_batch()? {
+                let batch = Arc::new(batch);
+                if here.send(Arc::clone(&batch)).and(beside.send(batch)).is_err() {
+                    break;
+                }
+            }
+            Ok(observations.skipped())
+        });
+        let finder = scope.spawn(move || {
+            for batch in for_ledger {
+                match &*batch {
+                    Batch::Probes(probes) => probes.iter().for_each(|probe| ledger.probe(probe)),
+                    Batch::Other(other) => ledger.observe(other),
+                }
+            }
+            ledger
+        });
+        for batch in batches {
+            match &*batch {
+                Batch::Probes(probes) => probes.iter().for_each(|probe| evidence.probe_beside_ledger(probe)),
+                Batch::Other(other) => evidence.observe_beside_ledger(other),
+            }
+        }
+        (
+            reader.join().unwrap_or_else(|p| resume_unwind(p)),
+            finder.join().unwrap_or_else(|p| resume_unwind(p)),
+        )
+    });
+    evidence.ledger = found;
+    Ok((evidence, read?))
 }
 
 /// The command that recorded it.

@@ -11,6 +11,7 @@ pub mod export;
 pub mod judge;
 pub mod lines;
 pub mod plan;
+mod proxy;
 pub mod record;
 pub mod report;
 pub mod trace;

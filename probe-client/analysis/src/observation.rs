@@ -15,8 +15,8 @@ use probe_protocol::wire::hello::{Carrier, Refusal};
 use serde::{Deserialize, Serialize};
 
 pub use self::experiments::{
-    Asked, Death, Fragment, IdleGap, NameChanged, Refresh, ServerNameKind, Silence, StreamEnd, StreamEndSeen,
-    Watch, WatchAnswer,
+    Asked, Death, Fragment, IdleGap, NameChanged, ProxyTried, Refresh, ServerNameKind, Silence, StreamEnd,
+    StreamEndSeen, Watch, WatchAnswer,
 };
 pub use self::load::{Ceiling, DelayRange, Load, LoadBin, LoadEnd, LoadExperiment};
 
@@ -65,6 +65,8 @@ pub enum Observation {
     Watch(Watch),
     /// How the listener saw a stream end that was cut.
     StreamEnd(StreamEnd),
+    /// The proxy that the client's computer is configured with was tried.
+    Proxy(ProxyTried),
     /// The target's name leads elsewhere than before.
     NameChanged(NameChanged),
     /// A host did something that the path must not be blamed for.
@@ -459,6 +461,13 @@ pub struct OpeningArrivals {
     /// Of those, how many showed a TLS ClientHello, where the listener says.
     #[serde(default)]
     pub client_hellos: Option<u32>,
+    /// Datagrams from the client's address, since the session began, that the listener could not make anything of or that
+    /// were altered.
+    #[serde(default)]
+    pub strange_datagrams: Option<u32>,
+    /// The listener's own address at which the question arrived, where its system tells.
+    #[serde(default)]
+    pub listener: Option<IpAddr>,
 }
 
 /// TCP_INFO of both ends of a flow.

@@ -82,6 +82,7 @@ impl Progress {
             | Observation::Rewritten(_)
             | Observation::Datagrams(_)
             | Observation::Arrivals(_)
+            | Observation::Proxy(_)
             | Observation::Tcp(_)
             | Observation::PathMtu(_)
             | Observation::Load(_)

@@ -32,7 +32,7 @@ pub(super) fn run(args: &SoakArgs) -> Result<Exit, Failure> {
     let target = key::target(args.target.as_deref(), args.key_file.as_deref())?;
     let stop = Stop::default();
     signals::watch(stop.clone());
-    let prepared = prepare(args, target, &stop)?;
+    let mut prepared = prepare(args, target, &stop)?;
 
     let mut evidence = Evidence::default();
     let mut past: Vec<Observation> = Vec::new();
@@ -43,6 +43,7 @@ pub(super) fn run(args: &SoakArgs) -> Result<Exit, Failure> {
             past.push(observation.clone());
         }
     })?;
+    prepared.keep_open_probes(recorder.keeper());
     announce(args, &prepared);
     let awake = if args.allow_sleep { None } else { Awake::hold() };
     say(match (&awake, args.allow_sleep) {

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use probe_analysis::observation::{FlowNo, HostFault, Observation, ServerNameKind};
+use probe_analysis::observation::{FlowNo, HostFault, Observation, Probe, ServerNameKind};
 use probe_net::clock;
 use probe_net::pace::{self, Precision};
 use probe_net::udp::{NetError, RecvBatch};
@@ -134,9 +134,21 @@ pub struct Surroundings {
     pub stop: Stop,
 }
 
+/// Takes the probes that are under way, time and again.
+pub type Keep = Box<dyn FnMut(Vec<Probe>) + Send>;
+
+/// How often what is under way is handed to whoever keeps it, at most: with its commit that is less than a second.
+const KEEP_EVERY: Duration = Duration::from_millis(750);
+/// Probes handed over at once, at most.
+const MAX_KEPT: usize = 16_384;
+/// The more there are, the less often: handing over costs no more than a part of the time, however long the path is out.
+const PER_KEPT: Duration = Duration::from_micros(400);
+
 /// Drives one engine to its end.
 pub struct Driver {
     engine: Engine,
+    keep: Option<Keep>,
+    keep_at: Timestamp,
     around: Surroundings,
     tls: Arc<rustls::ClientConfig>,
     poller: Poller,
@@ -171,6 +183,8 @@ impl Driver {
         let (uplink, events) = sync_channel(MAX_EVENTS);
         Ok(Self {
             engine,
+            keep: None,
+            keep_at: Timestamp::ZERO,
             around,
             tls: tls::config(None)?,
             poller: Poller::new()?,
@@ -186,6 +200,23 @@ impl Driver {
             watcher: None,
             precise: shortest_interval < PRECISE_BELOW,
         })
+    }
+
+    /// Hands the probes under way to `keep` each second or so, so that a program that is killed loses none of them.
+    pub fn keep_open_probes(&mut self, keep: Keep) {
+        self.keep = Some(keep);
+    }
+
+    fn keep_open(&mut self) {
+        let Some(keep) = &mut self.keep else { return };
+        let now = clock::now();
+        if now < self.keep_at {
+            return;
+        }
+        let open = self.engine.open_probes(MAX_KEPT);
+        let kept = u32::try_from(open.len()).unwrap_or(u32::MAX);
+        self.keep_at = now + KEEP_EVERY.max(PER_KEPT.saturating_mul(kept));
+        keep(open);
     }
 
     /// Runs to [`Phase::Settled`], telling every observation and the phase.
@@ -230,6 +261,7 @@ impl Driver {
             while let Some(observation) = self.engine.poll_observation() {
                 see(observation, self.engine.phase());
             }
+            self.keep_open();
             if self.engine.phase() >= phase || self.around.stop.is_at_once() {
                 return Ok(());
             }

@@ -1,7 +1,7 @@
 //! UDP flows: one connected socket each, so that each has a source port of its own and hears its ICMP errors.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use probe_analysis::observation::{FlowNo, HostFault};
@@ -138,6 +138,20 @@ pub(super) fn network_error(error: &NetError) -> Event<'static> {
         refused: error.fault == Fault::Refused,
         by: error.offender,
         mtu: error.mtu,
-        says: error.fault.to_string(),
+        says: in_words(error),
     }
+}
+
+/// What came back, in words. A prohibition is told from a missing way by its code: RFC 1812 section 5.2.7.1 for IPv4, RFC
+/// 4443 section 3.1 for IPv6.
+fn in_words(error: &NetError) -> String {
+    let prohibited = match (error.offender, error.icmp_type, error.icmp_code) {
+        (Some(IpAddr::V4(_)), Some(3), Some(9 | 10 | 13)) => true,
+        (Some(IpAddr::V6(_)), Some(1), Some(1 | 5)) => true,
+        (_, _, _) => false,
+    };
+    if prohibited {
+        return "a firewall forbids it (ICMP: administratively prohibited)".to_owned();
+    }
+    error.fault.to_string()
 }

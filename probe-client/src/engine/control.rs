@@ -289,14 +289,16 @@ impl Engine {
                 let udp: Vec<_> = hellos.map(|(no, sent)| (*no, arrived(*no).min(*sent), *sent)).collect();
                 let over_udp = self.flow(via).is_some_and(|f| !f.has_stream());
                 let tcp_accepted = over_udp.then_some(openings.tcp_accepted);
-                if !udp.is_empty() || tcp_accepted.is_some() {
-                    self.observe(Observation::Arrivals(OpeningArrivals {
-                        at: now,
-                        udp,
-                        tcp_accepted,
-                        client_hellos: tcp_accepted.map(|_| openings.client_hellos),
-                    }));
-                }
+                // ClientHellos are counted apart from the stream that carries the question, so that any way will do.
+                let client_hellos = Some(openings.client_hellos);
+                self.observe(Observation::Arrivals(OpeningArrivals {
+                    at: now,
+                    udp,
+                    tcp_accepted,
+                    client_hellos,
+                    strange_datagrams: Some(openings.strange_datagrams),
+                    listener: openings.local,
+                }));
             }
             (Request::Ledger(asked), Reply::Error(error)) if error.why == ControlRefusal::UnknownFlow => {
                 self.ledger_gone(now, about, &asked);
@@ -343,7 +345,10 @@ impl Engine {
             self.actions.push_back(Action::ReadTcp { flow: no });
             self.ask(now, no, Request::Flow(FlowRequest { flow: id }));
         }
-        self.ask_openings(now);
+        // Once for all: what came strange, and which address of the listener's it came to.
+        if self.session_since.is_some() {
+            self.ask(now, FlowNo(0), Request::Openings(OpeningsRequest {}));
+        }
     }
 
     /// Asks how a stream that was cut ended at the listener, where the run goes on without it.

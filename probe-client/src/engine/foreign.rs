@@ -34,6 +34,11 @@ pub(super) fn looks(bytes: &[u8]) -> Option<Looks> {
     None
 }
 
+/// Whether this is the head of the page that a probe-server shows to a browser.
+pub(crate) fn is_our_page(bytes: &[u8]) -> bool {
+    looks(bytes).is_some_and(|looks| looks.ours)
+}
+
 /// Longest piece of a foreign header that is quoted.
 const MAX_QUOTE: usize = 120;
 

@@ -26,6 +26,7 @@ mod control;
 mod flow;
 mod foreign;
 mod fragments;
+mod held;
 mod idle;
 mod load;
 mod mtu;
@@ -53,6 +54,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::control::Requests;
 use self::flow::Flow;
+pub(crate) use self::foreign::is_our_page;
 use self::idle::LadderState;
 use self::load::LoadRun;
 pub use self::load::{HandedLoad, SharedTransfer};

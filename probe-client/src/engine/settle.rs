@@ -185,7 +185,8 @@ impl Engine {
     }
 }
 
-fn fate(pending: &Pending, otherwise: Fate) -> Fate {
+/// What became of a probe; `otherwise` where neither a reply nor the host decides.
+pub(super) fn fate(pending: &Pending, otherwise: Fate) -> Fate {
     match (pending.reply.is_some(), pending.excluded) {
         // Its answer comes when it was asked to, and says nothing about the path's delay or loss.
         (_, Some(Excluded::Experiment)) => Fate::Excluded(Excluded::Experiment),

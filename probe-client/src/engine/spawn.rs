@@ -128,10 +128,10 @@ impl Engine {
         }
     }
 
-    /// The same in 64 steps of whole microseconds: as little of a period as without steps, and a recorded night is a
-    /// third smaller, since each probe's time is most of what it takes on disk.
+    /// The same in 16 steps of whole microseconds: a period that these could hide is shorter than the interval itself, and a
+    /// recorded night is a third smaller, since each probe's time is most of what it takes on disk.
     pub(super) fn jittered_in_steps(&mut self, of: Duration, percent: u8) -> Duration {
-        const STEPS: u64 = 64;
+        const STEPS: u64 = 16;
         const MICROSECOND: u64 = 1000;
         let span = of.as_nanos() as u64 / 100 * u64::from(percent.min(90));
         let step = 2 * span / STEPS / MICROSECOND * MICROSECOND;

@@ -1,10 +1,10 @@
 //! Many probes in few bytes: one chunk of columns.
 //!
 //! ```text
-//! version 1 · step (nanoseconds) · number of probes · number of flows
-//! per flow: its number, its probes, and of its first probe: sequence number, time due
+//! version 2 · step (nanoseconds) · number of probes · number of flows
+//! per flow: its number, its probes, of its first probe: sequence number, time due; of its schedule: least, unit
 //! trend of the listener's clock: moment, offset there, gain (2^-32)
-//! columns: order, seq, due, late, size, fate, up, down, gap, stay, marks
+//! columns: order, seq, due, rest, late, size, fate, up, down, gap, stay, marks
 //! CRC-32 (IEEE) of all that precedes, 4 bytes, little-endian
 //! ```
 //!
@@ -15,7 +15,8 @@
 //! | --- | --- |
 //! | order | of the flows' next probes, sorted by when their fates are told as a rule: which one comes next |
 //! | seq | sequence number minus the one before, minus one |
-//! | due | when it was due, minus the same of the one before |
+//! | due | when it was due, minus the same of the one before, minus the schedule's least, in its units |
+//! | rest | what that division leaves: nothing, but for slots that were missed |
 //! | late | when it was sent minus when it was due |
 //! | size | bytes |
 //! | fate | fate, and replies beyond the first times 16 |
@@ -24,6 +25,9 @@
 //! | gap | the program's time minus the kernel's, of those with the kernel's |
 //! | stay | time at the listener |
 //! | marks | flags, TTLs and TOS bytes, a byte each, minus those of the probe before |
+//!
+//! A schedule that is jittered in steps costs its steps alone, whatever the flow's interval. Version 1 had neither least nor
+//! unit (0 and 1) nor the rest.
 //!
 //! So noise is stored once: the round trip is up plus down, and a clock that drifts costs nothing. A probe is given back
 //! as it was, to the nanosecond where the step is one.
@@ -38,7 +42,7 @@ use thiserror::Error;
 use super::column::{read, signed, take_length, take_signed, take_unsigned, unsigned, write};
 
 /// Version of this layout.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Probes in a chunk at most, and so the memory that reading one takes.
 pub(super) const MAX_PROBES: usize = 1 << 18;
 
@@ -68,6 +72,7 @@ struct Columns {
     order: Vec<u32>,
     seq: Vec<i64>,
     due: Vec<u64>,
+    rest: Vec<u64>,
     late: Vec<i64>,
     size: Vec<u32>,
     fate: Vec<u32>,
@@ -84,6 +89,37 @@ struct Head {
     count: usize,
     seq: u64,
     due: u64,
+    grid: Grid,
+}
+
+/// What the times between a flow's probes are made of: a least, and so many units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grid {
+    least: u64,
+    unit: u64,
+}
+
+impl Grid {
+    const NONE: Self = Self { least: 0, unit: 1 };
+
+    /// Of a flow's probes. Times far from the median are of missed slots, and fit where they may.
+    fn of(probes: &[&Probe], step: u64) -> Self {
+        let between = |pair: &[&Probe]| (pair[1].scheduled.0 / step).wrapping_sub(pair[0].scheduled.0 / step);
+        let mut times: Vec<u64> = probes.windows(2).map(between).collect();
+        times.sort_unstable();
+        let Some(median) = times.get(times.len() / 2).copied() else { return Self::NONE };
+        let usual = || times.iter().copied().filter(|t| *t >= median / 2 && *t <= median.saturating_mul(2));
+        let least = usual().min().unwrap_or(0);
+        let unit = usual().fold(0, |unit, time| gcd(unit, time - least));
+        Self { least, unit: unit.max(1) }
+    }
+}
+
+fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// A line through the listener's clock as the client sees it, in steps.
@@ -139,12 +175,13 @@ pub(super) fn encode(probes: &[Probe], step: u64) -> Result<Vec<u8>, ChunkError>
     }
     for (flow, probes) in &by_flow {
         let Some(first) = probes.first() else { continue };
-        let mut before = (first.seq.wrapping_sub(1), first.scheduled.0 / step);
-        for number in [u64::from(flow.0), probes.len() as u64, first.seq, before.1] {
+        let (grid, due) = (Grid::of(probes, step), first.scheduled.0 / step);
+        for number in [u64::from(flow.0), probes.len() as u64, first.seq, due, grid.least, grid.unit] {
             unsigned(number, &mut out);
         }
+        let mut before = (first.seq.wrapping_sub(1), due.wrapping_sub(grid.least));
         for probe in probes {
-            before = columns.push(probe, step, trend, before);
+            before = columns.push(probe, step, trend, grid, before);
         }
     }
     unsigned(trend.at, &mut out);
@@ -164,9 +201,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Probe>, ChunkError> {
     }
     let rest = &mut &*body;
     let version = take_unsigned(rest)?;
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(ChunkError::Version(version));
     }
+    let has_grid = version > 1;
     let step = take_unsigned(rest)?.max(1);
     let (count, flows) = (take_length(rest)?, take_length(rest)?);
     if count > MAX_PROBES || flows > count {
@@ -179,23 +217,30 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Probe>, ChunkError> {
             count: take_length(rest)?,
             seq: take_unsigned(rest)?,
             due: take_unsigned(rest)?,
+            grid: if has_grid {
+                Grid { least: take_unsigned(rest)?, unit: take_unsigned(rest)?.max(1) }
+            } else {
+                Grid::NONE
+            },
         });
     }
     if heads.iter().try_fold(0usize, |sum, head| sum.checked_add(head.count)) != Some(count) {
         return Err(ChunkError::Count);
     }
     let trend = Trend { at: take_unsigned(rest)?, offset: take_signed(rest)?, gain: take_signed(rest)? };
-    let columns = Columns::read(rest, count)?;
+    let columns = Columns::read(rest, count, has_grid)?;
     let by_flow = columns.probes(&heads, step, trend)?;
     merge(&by_flow, &heads, &columns.order)
 }
 
 impl Columns {
     /// Appends one probe; answers what its successor is told from.
-    fn push(&mut self, probe: &Probe, step: u64, trend: Trend, before: (u64, u64)) -> (u64, u64) {
+    fn push(&mut self, probe: &Probe, step: u64, trend: Trend, grid: Grid, before: (u64, u64)) -> (u64, u64) {
         let (due, sent) = (probe.scheduled.0 / step, probe.sent.0 / step);
         self.seq.push(diff(probe.seq, before.0).wrapping_sub(1));
-        self.due.push(due.wrapping_sub(before.1));
+        let over = due.wrapping_sub(before.1).wrapping_sub(grid.least);
+        self.due.push(over / grid.unit);
+        self.rest.push(over % grid.unit);
         self.late.push(diff(sent, due));
         self.size.push(u32::from(probe.size));
         let fate = u32::from(fate_code(probe.fate)) | u32::from(probe.extra_replies) << 5;
@@ -224,6 +269,7 @@ impl Columns {
         write(&self.order, out)?;
         write(&self.seq, out)?;
         write(&self.due, out)?;
+        write(&self.rest, out)?;
         write(&self.late, out)?;
         write(&self.size, out)?;
         write(&self.fate, out)?;
@@ -243,11 +289,12 @@ impl Columns {
         )
     }
 
-    fn read(bytes: &mut &[u8], count: usize) -> Result<Self, ChunkError> {
+    fn read(bytes: &mut &[u8], count: usize, has_grid: bool) -> Result<Self, ChunkError> {
         let mut columns = Self {
             order: read(bytes, count)?,
             seq: read(bytes, count)?,
             due: read(bytes, count)?,
+            rest: if has_grid { read(bytes, count)? } else { vec![0; count] },
             late: read(bytes, count)?,
             size: read(bytes, count)?,
             fate: read(bytes, count)?,
@@ -281,11 +328,13 @@ impl Columns {
         let mut gaps = self.gap.iter();
         let stamp = |steps: u64| Timestamp(steps.wrapping_mul(step));
         for head in heads {
-            let (mut seq, mut due) = (head.seq.wrapping_sub(1), head.due);
+            let Grid { least, unit } = head.grid;
+            let (mut seq, mut due) = (head.seq.wrapping_sub(1), head.due.wrapping_sub(least));
             for _ in 0..head.count {
                 let at = out.len();
                 seq = seq.wrapping_add(1).wrapping_add_signed(self.seq[at]);
-                due = due.wrapping_add(self.due[at]);
+                let over = self.due[at].wrapping_mul(unit).wrapping_add(self.rest[at]);
+                due = due.wrapping_add(least).wrapping_add(over);
                 let sent = due.wrapping_add_signed(self.late[at]);
                 let fate = self.fate[at];
                 let reply = if fate & 0x10 == 0 {
@@ -576,6 +625,38 @@ mod tests {
             bytes.extend_from_slice(&crc.to_le_bytes());
             let _ = decode(&bytes);
         }
+    }
+
+    #[test]
+    fn a_schedule_in_steps_costs_its_steps_whatever_the_interval() {
+        let probe = |flow: u32, seq: u64, at: u64| Probe {
+            flow: FlowNo(flow),
+            seq,
+            scheduled: Timestamp(at),
+            sent: Timestamp(at),
+            size: 88,
+            fate: Fate::LostUp,
+            reply: None,
+            extra_replies: 0,
+        };
+        let mut probes = Vec::new();
+        for flow in 0..40u32 {
+            let (least, unit) =
+                (250_000_000 + u64::from(flow) * 1_234_567_000, 5_000_000 + u64::from(flow) * 77_000);
+            let mut at = u64::from(flow) * 1_000_000;
+            for seq in 0..200u64 {
+                probes.push(probe(flow, seq, at));
+                // Once a slot is missed.
+                at += least
+                    + unit * ((seq * 7919 + u64::from(flow)) % 16)
+                    + if seq == 99 { least + 3_333_333_000 } else { 0 };
+            }
+        }
+        probes.sort_by_key(|probe| (probe.sent, probe.flow));
+        let bytes = encode(&probes, 1000).unwrap();
+        assert_eq!(decode(&bytes).unwrap(), probes);
+        // Four bits of jitter and what says who comes next; heads and missed slots beside.
+        assert!(bytes.len() < probes.len() * 2, "{} bytes for {} probes", bytes.len(), probes.len());
     }
 
     #[test]

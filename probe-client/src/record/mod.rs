@@ -11,12 +11,17 @@
 //! | `observations` | all observations but single probes, as JSON: flows, attempts, events, host health |
 //! | `chunks` | single probes, as compressed columns (`chunk`): a second's at first, then folded into large ones |
 //! | `packed` | observations that come each second, as compressed lines of JSON |
-//! | `seconds` | figures per second and flow, as compressed columns ([`Second`]) |
+//! | `open_probes` | probes that were sent and whose fate was not told yet at the last commit; empty after a clean end |
 //! | `report` | the report of each segment, as `--json` prints it |
 //! | views `flows`, `events`, `findings`, `host_health` | for `sqlite3` |
 //!
 //! Every observation has a position; those of a chunk's probes are the ones from its `first` on that no row has. So the run
-//! is read back in its order ([`Recording::observations`]), and judged again as it was.
+//! is read back in its order ([`Recording::observations`]), and judged again as it was. Figures per second and flow
+//! ([`Second`]) are summed up from the probes when they are asked for.
+//!
+//! A probe's fate is told seconds after it was sent. So that a kill costs no more than the last second of what was sent,
+//! each commit holds the probes under way too, in place of those of the commit before. They count as the last observations
+//! of a file that nobody writes any more, and become ordinary ones when its run is resumed.
 //!
 //! | File | holds |
 //! | --- | --- |
@@ -45,18 +50,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use probe_analysis::observation::{End, FlowEnded, FlowNo, HostEvent, HostFault, Observation};
+use probe_analysis::observation::{End, FlowEnded, FlowNo, HostEvent, HostFault, Observation, Probe};
 use probe_net::clock;
 use probe_protocol::time::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
 
-pub use self::read::{About, Observations, Recording};
+pub use self::read::{About, Batch, Observations, Recording};
 pub use self::resolution::Resolution;
 pub use self::schema::{APPLICATION_ID, FORMAT_VERSION, FileError};
 pub use self::seconds::Second;
 pub use self::segment::Clocks;
 use self::segment::Segment;
 use self::store::Store;
+use crate::driver::Keep;
 
 /// How often what was seen reaches the disk, at least.
 const COMMIT_EVERY: Duration = Duration::from_millis(900);
@@ -89,6 +95,7 @@ pub struct Status {
 
 enum Message {
     Saw(Box<Observation>),
+    Open(Vec<Probe>),
     Finish(Option<String>),
 }
 
@@ -229,8 +236,8 @@ impl Recorder {
         let held = Held::take(path)?;
         let failed = |error| FileError::database(path, error);
         let mut past = Past::default();
-        let (resolution, run_id, number, began) = {
-            let recording = Recording::open(path)?;
+        let (resolution, run_id, number, began, open) = {
+            let recording = Recording::open_held(path)?;
             let about = recording.about();
             if about.kind != kind {
                 return Err(FileError::OtherKind {
@@ -260,13 +267,21 @@ impl Recorder {
                 .map_err(failed)?;
             let began: Clocks =
                 serde_json::from_str(&started).map_err(|error| FileError::damaged(path, &error))?;
-            (about.resolution, about.id.clone(), recording.segments(), began)
+            (
+                about.resolution,
+                about.id.clone(),
+                recording.segments(),
+                began,
+                recording.open_probes().to_vec(),
+            )
         };
         let last = past.last.unwrap_or(began.at);
         let segment = Segment::later(number, past.flows, began, last, now);
         let connection = schema::open_to_write(path, false)?;
         let mut store = Store::new(path, connection, resolution.nanos())?;
-        // What a kill cut off has ended then.
+        // What a kill cut off has ended then, and what was under way is told as it was seen above.
+        store.open(open.clone());
+        open.into_iter().for_each(|probe| store.take(&Observation::Probe(probe)));
         for flow in past.open {
             let end = End::Error("the program was stopped".to_owned());
             let ended = Observation::FlowEnded(FlowEnded { flow, at: last, end });
@@ -330,6 +345,21 @@ impl Recorder {
             self.send(event.clone());
         }
         events
+    }
+
+    /// Takes the probes under way as the engine has them ([`crate::engine::Engine::open_probes`]), and commits them with all
+    /// that was recorded before.
+    pub fn keeper(&self) -> Keep {
+        let (queue, segment, resolution) = (self.queue.clone(), self.segment.clone(), self.resolution);
+        Box::new(move |open| {
+            let placed = open.into_iter().filter_map(|probe| {
+                let mut observation = segment.place(Observation::Probe(probe));
+                resolution.round(&mut observation);
+                if let Observation::Probe(probe) = observation { Some(probe) } else { None }
+            });
+            // Where the disk takes nothing, the next ones will do.
+            let _ = queue.try_send(Message::Open(placed.collect()));
+        })
     }
 
     /// The run's id: that of its first part.
@@ -411,6 +441,7 @@ impl Past {
             | Observation::Datagrams(_)
             | Observation::Moved(_)
             | Observation::Arrivals(_)
+            | Observation::Proxy(_)
             | Observation::Tcp(_)
             | Observation::PathMtu(_)
             | Observation::Silence(_)
@@ -459,6 +490,9 @@ fn room(path: &Path, need: u64) -> Result<(), FileError> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),
     };
+    if !folder.is_dir() {
+        return Err(FileError::NoFolder(folder.to_owned()));
+    }
     let free = fs4::available_space(folder).map_err(|error| FileError::io(folder, error))?;
     let needed = need.saturating_add(SPARE);
     if free < needed {
@@ -504,7 +538,7 @@ impl Writer {
             let now = clock::now();
             if now >= due {
                 self.commit(&mut store);
-                due = clock::now().max(due) + COMMIT_EVERY;
+                due = clock::now() + COMMIT_EVERY;
                 continue;
             }
             match messages.recv_timeout(due.since(now)) {
@@ -514,6 +548,10 @@ impl Writer {
                     if store.is_ample() && self.trouble.is_none() {
                         due = now;
                     }
+                }
+                Ok(Message::Open(open)) => {
+                    store.open(open);
+                    due = now;
                 }
                 Ok(Message::Finish(report)) => break report,
                 Err(RecvTimeoutError::Timeout) => {}

@@ -38,6 +38,7 @@ pub struct Recording {
     connection: Connection,
     about: About,
     segments: u32,
+    open: Vec<Probe>,
 }
 
 impl Recording {
@@ -46,6 +47,16 @@ impl Recording {
     /// # Errors
     /// A [`FileError`]: missing, of another kind, damaged, cut off, of a newer version; nothing is written then.
     pub fn open(path: &Path) -> Result<Self, FileError> {
+        let mut recording = Self::open_held(path)?;
+        // What is under way in a run that goes on is told when it is settled.
+        if !recording.open.is_empty() && schema::is_being_written(path) {
+            recording.open = Vec::new();
+        }
+        Ok(recording)
+    }
+
+    /// The same of a file that is held already.
+    pub(super) fn open_held(path: &Path) -> Result<Self, FileError> {
         let connection = schema::open_to_read(path)?;
         let failed = |error| FileError::database(path, error);
         // One transaction: all that is read belongs together, whatever is written meanwhile.
@@ -53,7 +64,29 @@ impl Recording {
         let about = about(path, &connection)?;
         let segments =
             connection.query_row("SELECT count(*) FROM segments", [], |row| row.get(0)).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), connection, about, segments })
+        // A file of an earlier version has no such table.
+        let known = "SELECT count(*) FROM sqlite_master WHERE name = 'open_probes'";
+        let open: Option<Vec<u8>> = match connection.query_row(known, [], |row| row.get::<_, i64>(0)) {
+            Ok(0) => None,
+            Ok(_) => connection
+                .query_row("SELECT body FROM open_probes", [], |row| row.get(0))
+                .optional()
+                .map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        };
+        let open = open.map_or_else(|| Ok(Vec::new()), |body| chunk::decode(&body));
+        let open = open.map_err(|error| FileError::damaged(path, &error))?;
+        Ok(Self { path: path.to_owned(), connection, about, segments, open })
+    }
+
+    /// Probes that were under way when the run was killed.
+    pub(super) fn open_probes(&self) -> &[Probe] {
+        &self.open
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What run it is of.
@@ -73,7 +106,7 @@ impl Recording {
     pub fn probes(&self) -> Result<u64, FileError> {
         self.connection
             .query_row("SELECT coalesce(sum(probes), 0) FROM chunks", [], |row| row.get::<_, i64>(0))
-            .map(i64::cast_unsigned)
+            .map(|told| told.cast_unsigned() + self.open.len() as u64)
             .map_err(|error| FileError::database(&self.path, error))
     }
 
@@ -116,35 +149,27 @@ impl Recording {
             row_after: -1,
             packed: VecDeque::new(),
             packed_after: -1,
+            open: self.open.iter(),
             skipped: 0,
             over: false,
         }
     }
 
-    /// Calls `each` with the figures of every second and flow.
+    /// Calls `each` with the figures of every second and flow. Those of one flow and second may come in two parts: they add
+    /// up.
     ///
     /// # Errors
     /// As [`probes`](Self::probes).
     pub fn seconds(&self, mut each: impl FnMut(&Second)) -> Result<(), FileError> {
         let failed = |error| FileError::database(&self.path, error);
-        let mut query = self.connection.prepare("SELECT body FROM seconds ORDER BY first").map_err(failed)?;
+        let mut query = self.connection.prepare("SELECT body FROM chunks ORDER BY first").map_err(failed)?;
         let mut found = query.query([]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
-            let body: Vec<u8> = row.get(0).map_err(failed)?;
-            let rows = seconds::decode(&body).map_err(|error| FileError::damaged(&self.path, &error))?;
-            rows.iter().for_each(&mut each);
-        }
-        // What is not folded yet has no figures yet.
-        let mut query = self
-            .connection
-            .prepare("SELECT body FROM chunks WHERE folded = 0 ORDER BY first")
-            .map_err(failed)?;
-        let mut found = query.query([]).map_err(failed)?;
-        while let Some(row) = found.next().map_err(failed)? {
-            let body: Vec<u8> = row.get(0).map_err(failed)?;
-            let probes = chunk::decode(&body).map_err(|error| FileError::damaged(&self.path, &error))?;
+            let body = row.get_ref(0).map_err(failed)?.as_blob().unwrap_or_default();
+            let probes = chunk::decode(body).map_err(|error| FileError::damaged(&self.path, &error))?;
             seconds::sum(&probes).iter().for_each(&mut each);
         }
+        seconds::sum(&self.open).iter().for_each(&mut each);
         Ok(())
     }
 
@@ -222,6 +247,7 @@ pub struct Observations<'a> {
     row_after: i64,
     packed: VecDeque<Row>,
     packed_after: i64,
+    open: std::slice::Iter<'a, Probe>,
     skipped: u64,
     over: bool,
 }
@@ -254,7 +280,9 @@ impl Observations<'_> {
                     }
                 }
                 Some(_) | None => {
-                    let Some(probe) = self.probes.next() else { return Ok(None) };
+                    let Some(probe) = self.probes.next() else {
+                        return Ok(self.open.next().map(|probe| Observation::Probe(*probe)));
+                    };
                     self.cursor += 1;
                     return Ok(Some(Observation::Probe(probe)));
                 }
@@ -360,6 +388,51 @@ impl Observations<'_> {
             None => self.packed_after = i64::MAX,
         }
         Ok(())
+    }
+}
+
+/// What is read at once: reading a night one by one takes longer than judging it.
+#[derive(Clone, Debug)]
+pub enum Batch {
+    /// Probes in a row.
+    Probes(Vec<Probe>),
+    /// Anything else.
+    Other(Box<Observation>),
+}
+
+impl Observations<'_> {
+    /// The next observations; none at the end.
+    ///
+    /// # Errors
+    /// As [`Recording::probes`].
+    pub fn next_batch(&mut self) -> Result<Option<Batch>, FileError> {
+        if self.over {
+            return Ok(None);
+        }
+        if let Some(probes) = self.probes_in_a_row() {
+            return Ok(Some(Batch::Probes(probes)));
+        }
+        match self.next().transpose()? {
+            Some(Observation::Probe(probe)) => {
+                let mut probes = vec![probe];
+                probes.extend(self.probes_in_a_row().unwrap_or_default());
+                Ok(Some(Batch::Probes(probes)))
+            }
+            other => Ok(other.map(|other| Batch::Other(Box::new(other)))),
+        }
+    }
+
+    /// Probes of the chunk at hand before whose successor nothing else comes.
+    fn probes_in_a_row(&mut self) -> Option<Vec<Probe>> {
+        // Where either is used up it is read on first.
+        let whole = |rows: &VecDeque<Row>, after: i64| {
+            rows.front().map_or((after == i64::MAX).then_some(u64::MAX), |row| Some(row.position))
+        };
+        let next = whole(&self.rows, self.row_after)?.min(whole(&self.packed, self.packed_after)?);
+        let count = usize::try_from(next.saturating_sub(self.cursor)).unwrap_or(usize::MAX);
+        let probes: Vec<Probe> = self.probes.by_ref().take(count).collect();
+        self.cursor += probes.len() as u64;
+        (!probes.is_empty()).then_some(probes)
     }
 }
 

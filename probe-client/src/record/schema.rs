@@ -47,10 +47,6 @@ CREATE TABLE packed (
     last INTEGER NOT NULL,      -- position of its last
     body BLOB NOT NULL          -- zlib: a line per observation, its position and its JSON
 );
-CREATE TABLE seconds (
-    first INTEGER PRIMARY KEY,  -- first position of the chunks that it sums up
-    body BLOB NOT NULL          -- columns
-);
 CREATE TABLE report (
     number INTEGER PRIMARY KEY, -- of its segment
     tool TEXT NOT NULL,         -- version that judged
@@ -78,6 +74,15 @@ CREATE VIEW host_health AS SELECT kind, position, body FROM observations
     WHERE kind IN ('Host', 'Watch', 'ListenerRestarted', 'NameChanged', 'Ceiling');
 ";
 
+/// A table that files of an earlier version do not have.
+pub(super) const OPEN_PROBES: &str = "
+CREATE TABLE IF NOT EXISTS open_probes (
+    number INTEGER PRIMARY KEY, -- always 0
+    probes INTEGER NOT NULL,    -- how many were under way at the last commit
+    body BLOB NOT NULL          -- columns
+);
+";
+
 /// Position after the last observation.
 pub(super) const END: &str = "SELECT max(n) FROM (SELECT max(position) + 1 AS n FROM observations \
      UNION ALL SELECT max(last) + 1 FROM chunks UNION ALL SELECT max(last) + 1 FROM packed)";
@@ -88,6 +93,9 @@ pub enum FileError {
     /// There is none.
     #[error("there is no file {0}")]
     Missing(PathBuf),
+    /// There is no place for it.
+    #[error("there is no folder {0}: make it, or name another place")]
+    NoFolder(PathBuf),
     /// It is something else.
     #[error("{0} is not a .probe file: it was not written by probe-client")]
     Foreign(PathBuf),
@@ -184,6 +192,17 @@ impl FileError {
     /// What an error of SQLite means for a file.
     pub(super) fn database(path: &Path, error: rusqlite::Error) -> Self {
         let path = path.to_owned();
+        // What was read is not of the kind that stood there.
+        if matches!(
+            error,
+            rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::Utf8Error(..)
+                | rusqlite::Error::QueryReturnedNoRows
+        ) {
+            return Self::Damaged { path, says: error.to_string() };
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::Foreign(path),
             Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path, says: error.to_string() },
@@ -303,14 +322,38 @@ pub(super) fn open_to_write(path: &Path, create: bool) -> Result<Connection, Fil
     }
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(PATIENCE).map_err(failed)?;
+    if create {
+        // Small pages: what a chunk leaves free in its last one is most of what the file takes beside the chunks. And what
+        // small chunks leave behind is given back at the end.
+        connection.pragma_update(None, "page_size", 1024).map_err(failed)?;
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     // SQLite's own memory: 1 MiB.
     connection.pragma_update(None, "cache_size", -1024).map_err(failed)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 256).map_err(failed)?;
+    // As pages of 1 KiB.
+    connection.pragma_update(None, "wal_autocheckpoint", 1024).map_err(failed)?;
     // A log that a reader made long is cut again.
     connection.pragma_update(None, "journal_size_limit", 1 << 22).map_err(failed)?;
     Ok(connection)
+}
+
+/// Gives pages that nothing uses back to the system.
+pub(super) fn shrink(connection: &Connection) -> rusqlite::Result<()> {
+    let mut query = connection.prepare("PRAGMA incremental_vacuum")?;
+    let mut rows = query.query([])?;
+    // It frees a page with each step.
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+/// Whether a run is being recorded into a file at this moment, as far as the system can tell.
+pub(super) fn is_being_written(path: &Path) -> bool {
+    // Shared, and let go of at once: it keeps nobody from writing for long.
+    cfg!(target_os = "linux")
+        && File::open(path)
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
 }
 
 /// Takes in the log, as far as readers allow, so that the file alone is (nearly) up to date.

@@ -123,6 +123,7 @@ impl Segment {
                 at(&mut [moment]);
                 udp.iter_mut().for_each(|(flow, _, _)| no(flow));
             }
+            Observation::Proxy(o) => at(&mut [&mut o.at]),
             Observation::Tcp(o) => no(&mut o.flow),
             Observation::PathMtu(o) => no(&mut o.flow),
             Observation::Silence(o) => {

@@ -1,17 +1,17 @@
 //! Writing: observations become batches, batches become commits, and commits are folded into large chunks.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use probe_analysis::observation::{Observation, Probe};
+use probe_analysis::observation::{FlowNo, Observation, Probe};
 use probe_protocol::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::schema::{self, FileError};
 use super::segment::{Clocks, Segment};
-use super::{chunk, rows, seconds};
+use super::{chunk, rows};
 use crate::judge::JUDGEMENT;
 use rows::Row;
 
@@ -62,12 +62,30 @@ pub(super) struct Store {
     unfolded_from: Option<(u64, u64)>,
     folded_at: Option<Timestamp>,
     dropped: u64,
+    open: Open,
+}
+
+/// The probes under way.
+#[derive(Debug, Default)]
+struct Open {
+    probes: Vec<Probe>,
+    /// Of each flow, the number after the last one that was told since.
+    told: HashMap<FlowNo, u64>,
+    is_written: bool,
+}
+
+impl Open {
+    fn left(&self) -> Vec<Probe> {
+        let is_told = |probe: &Probe| self.told.get(&probe.flow).is_some_and(|after| probe.seq < *after);
+        self.probes.iter().filter(|probe| !is_told(probe)).copied().collect()
+    }
 }
 
 impl Store {
     /// Goes on where the file ends.
     pub(super) fn new(path: &Path, connection: Connection, step: u64) -> Result<Self, FileError> {
         let failed = |error| FileError::database(path, error);
+        connection.execute_batch(schema::OPEN_PROBES).map_err(failed)?;
         let next: Option<i64> = connection.query_row(schema::END, [], |row| row.get(0)).map_err(failed)?;
         let mut store = Self {
             path: path.to_owned(),
@@ -82,6 +100,7 @@ impl Store {
             unfolded_from: None,
             folded_at: None,
             dropped: 0,
+            open: Open { is_written: true, ..Open::default() },
         };
         store.adopt()?;
         Ok(store)
@@ -120,6 +139,11 @@ impl Store {
         self.dropped
     }
 
+    /// Takes the probes under way, in place of those of before.
+    pub(super) fn open(&mut self, probes: Vec<Probe>) {
+        self.open = Open { probes, told: HashMap::new(), is_written: false };
+    }
+
     /// Takes one observation for the next commit.
     pub(super) fn take(&mut self, observation: &Observation) {
         if self.pending_bytes > MAX_PENDING {
@@ -127,6 +151,10 @@ impl Store {
             return;
         }
         if let Observation::Probe(probe) = observation {
+            if !self.open.probes.is_empty() {
+                self.open.told.insert(probe.flow, probe.seq + 1);
+                self.open.is_written = false;
+            }
             self.probes.push((self.next, *probe));
         } else {
             match Row::of(self.next, observation) {
@@ -179,9 +207,10 @@ impl Store {
     /// Commits everything taken so far. Where that fails nothing is lost: it is tried again with the next commit.
     pub(super) fn commit(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         self.seal();
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || !self.open.is_written {
             self.write()?;
             self.pending_bytes = 0;
+            self.open.is_written = true;
             for batch in std::mem::take(&mut self.pending) {
                 if let Some(chunk) = batch.chunk {
                     let probes = match chunk.probes.is_empty() {
@@ -225,6 +254,15 @@ impl Store {
                     row_in.execute(params![position.cast_signed(), kind, flow, body])?;
                 }
             }
+            if !self.open.is_written {
+                let left = self.open.left();
+                transaction.prepare_cached("DELETE FROM open_probes")?.execute([])?;
+                if let (false, Ok(body)) = (left.is_empty(), chunk::encode(&left, self.step)) {
+                    transaction
+                        .prepare_cached("INSERT INTO open_probes (number, probes, body) VALUES (0, ?, ?)")?
+                        .execute(params![left.len() as i64, body])?;
+                }
+            }
         }
         transaction.commit()
     }
@@ -239,10 +277,8 @@ impl Store {
     /// transaction: a crash leaves either the small ones or the large one.
     fn fold(&mut self) -> rusqlite::Result<()> {
         if let Some((first, last)) = self.unfolded_from {
-            let bodies = chunk::encode(&self.unfolded, self.step)
-                .and_then(|body| Ok((body, seconds::encode(&seconds::sum(&self.unfolded))?)));
             // What cannot be folded stays as it is, and is read as it is.
-            if let Ok((body, sums)) = bodies {
+            if let Ok(body) = chunk::encode(&self.unfolded, self.step) {
                 let (first, last) = (first.cast_signed(), last.cast_signed());
                 let count = self.unfolded.len() as i64;
                 let transaction =
@@ -253,8 +289,6 @@ impl Store {
                     "INSERT INTO chunks (first, last, probes, folded, body) VALUES (?, ?, ?, 1, ?)",
                     params![first, last, count, body],
                 )?;
-                transaction
-                    .execute("INSERT INTO seconds (first, body) VALUES (?, ?)", params![first, sums])?;
                 transaction.commit()?;
             }
             self.unfolded.clear();
@@ -331,6 +365,7 @@ impl Store {
     pub(super) fn finish(mut self, now: Timestamp) -> rusqlite::Result<()> {
         self.commit(now)?;
         self.fold()?;
+        schema::shrink(&self.connection)?;
         schema::checkpoint(&self.connection, true)?;
         // A reader that is there at this moment keeps the log; whoever opens the file last takes it away.
         match self.connection.pragma_update(None, "journal_mode", "DELETE") {

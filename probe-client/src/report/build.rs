@@ -91,6 +91,9 @@ fn rfc3339(wall: WallTime) -> Option<String> {
     Some(time.round(Unit::Millisecond).ok()?.to_string())
 }
 
+/// Flows of the ladder of concurrent flows, which `--full` alone opens.
+const CONCURRENT: &str = "udp/concurrent/";
+
 fn not_examined(analysis: &Analysis, origin: &Origin) -> Vec<NotExamined> {
     let mut list = Vec::new();
     let mut add =
@@ -109,10 +112,31 @@ fn not_examined(analysis: &Analysis, origin: &Origin) -> Vec<NotExamined> {
         if analysis.under_load.is_empty() && analysis.transfers.is_empty() {
             add("high rates", "there was no load: it takes an invite, and neither --quick nor --no-load");
         }
-        add(
-            "what happens to connections after minutes or hours, or after a pause",
-            "a check ends within a minute",
-        );
+        let full = analysis.flows.iter().any(|flow| flow.id.starts_with(CONCURRENT));
+        if full {
+            add("what happens to connections after hours", "`check --full` ends within a quarter of an hour");
+        } else {
+            add(
+                "what happens to connections after minutes or hours, or after a pause",
+                "a check ends within a minute: `check --full` or `soak` takes longer",
+            );
+            add(
+                "how many connections may be open at the same time (flow-limit)",
+                "it is a load on the path's tables, which `check --full` alone lays on it",
+            );
+        }
+    }
+    if !origin.quick {
+        let closed = |reach: judged::Reach| reach != judged::Reach::Open && reach != judged::Reach::NotTested;
+        if closed(analysis.reachability.udp) {
+            add(
+                "loss, marks, packet sizes, and what is done to datagrams later in their life",
+                "no datagrams get through",
+            );
+        }
+        if closed(analysis.reachability.tcp) {
+            add("what is done to TCP connections later in their life", "no TCP connection opens");
+        }
     }
     if !origin.quick && !analysis.instrument.kernel_timestamps {
         add(
@@ -120,6 +144,22 @@ fn not_examined(analysis: &Analysis, origin: &Origin) -> Vec<NotExamined> {
             "there were no kernel timestamps at both ends; the application's clock was used",
         );
     }
+    if analysis.run.local || origin.kind == "analyze" {
+        return list;
+    }
+    add(
+        "whether the site's address translation differs by destination (symmetric-nat)",
+        "the target has one address of each family and one port: it takes two destinations to compare",
+    );
+    add(
+        "the listener's own host: its firewall, its router's address, who has the port, the licence server (os-firewall, \
+         carrier-nat, port-in-use, egress-blocked, egress-name-not-found, egress-intercepted)",
+        "only `probe-server doctor` on that host can see it",
+    );
+    add(
+        "which box on the way sent a reset or dropped a connection's first packet",
+        "it takes privileges to see the resets' TTL and the packets themselves",
+    );
     list
 }
 

@@ -230,7 +230,7 @@ fn delays(frame: &mut Frame<'_>, area: Rect, row: &Row, state: &State, look: &Lo
     let label = |seconds: f64| clock_time(Duration::from_secs_f64(seconds));
     let chart = Chart::new(sets)
         .block(Block::new().borders(Borders::TOP).title(format!(
-            " {}: delay there and back, {} (line: mean, dots: longest, blocks on top: loss) ",
+            " {}: delay, {} (line: mean, dots: longest, blocks: loss) ",
             row.name,
             look.scale.name()
         )))

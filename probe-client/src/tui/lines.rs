@@ -67,9 +67,11 @@ pub(super) fn minute(state: &State, now: Timestamp) -> String {
             if all.lost_unknown > 0 { format!(", {} unknown", all.lost_unknown) } else { String::new() };
         parts.push(format!("{} probes, lost {} up, {} down{unknown}", all.sent, all.lost_up, all.lost_down));
         let recent = all.series.bins(Some(Duration::from_secs(60)), state.elapsed(now));
-        let delays: Vec<f64> = recent.iter().filter_map(|(_, bin)| bin.mean_ms()).collect();
-        if !delays.is_empty() {
-            parts.push(format!("delay {:.1} ms", delays.iter().sum::<f64>() / delays.len() as f64));
+        // The median: what TCP brings late after an outage is no delay of the path.
+        let mut delays: Vec<f64> = recent.iter().filter_map(|(_, bin)| bin.mean_ms()).collect();
+        delays.sort_by(f64::total_cmp);
+        if let Some(delay) = delays.get(delays.len() / 2) {
+            parts.push(format!("delay {delay:.1} ms"));
         }
     }
     parts.push(format!("file {}", size(state.file.bytes)));

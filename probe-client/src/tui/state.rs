@@ -58,8 +58,10 @@ pub(crate) struct Told {
 #[derive(Clone, Debug)]
 struct Gathered {
     at: Timestamp,
-    does: &'static str,
+    does: String,
     flows: Vec<String>,
+    /// What is said of it where it is one flow alone.
+    alone: Option<String>,
 }
 
 /// Everything that is shown.
@@ -165,11 +167,16 @@ impl State {
             }
             Observation::Silence(o) => {
                 self.health(o.flow, if o.over { Health::Open } else { Health::Silent });
-                self.gather(o.at, o.flow, if o.over { "answer again" } else { "fell silent" });
+                self.gather(o.at, o.flow, if o.over { "answer again" } else { "fell silent" }, None);
             }
             Observation::Moved(o) => {
-                let says = format!("{}: the source became {} (it was {})", self.name(o.flow), o.new, o.old);
-                self.tell(o.at, says);
+                let alone = format!("comes from {} now (it was {})", o.new, o.old);
+                let does = if o.old.ip() == o.new.ip() {
+                    format!("come from other ports of {} now", o.new.ip())
+                } else {
+                    format!("come from {} now (it was {})", o.new.ip(), o.old.ip())
+                };
+                self.gather(o.at, o.flow, &does, Some(alone));
             }
             Observation::ListenerRestarted(o) => {
                 let gone = o.at.since(o.last_seen).as_secs_f64();
@@ -195,6 +202,7 @@ impl State {
             | Observation::Rewritten(_)
             | Observation::Datagrams(_)
             | Observation::Arrivals(_)
+            | Observation::Proxy(_)
             | Observation::Tcp(_)
             | Observation::PathMtu(_)
             | Observation::IdleGap(_)
@@ -224,7 +232,8 @@ impl State {
         let (due, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.gathered).into_iter().partition(|g| now.since(g.at) >= TOGETHER);
         self.gathered = rest;
-        for Gathered { at, does, flows } in due {
+        for Gathered { at, does, flows, alone } in due {
+            let does = alone.filter(|_| flows.len() == 1).unwrap_or(does);
             const NAMED: usize = 3;
             let more = flows.len().saturating_sub(NAMED);
             let named = flows.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
@@ -250,10 +259,6 @@ impl State {
         Some(self.length?.saturating_sub(since(self.began, now)))
     }
 
-    fn name(&self, flow: FlowNo) -> String {
-        self.rows.get(&flow).map_or_else(|| format!("flow {}", flow.0), |row| row.name.clone())
-    }
-
     fn health(&mut self, flow: FlowNo, health: Health) {
         if let Some(row) = self.rows.get_mut(&flow) {
             row.health = health;
@@ -272,7 +277,7 @@ impl State {
         };
         self.health(flow, Health::Over(word));
         if let Some(does) = does {
-            self.gather(at, flow, does);
+            self.gather(at, flow, does, None);
         }
         if self.rows.contains_key(&flow) {
             self.ended.push_back(flow);
@@ -284,12 +289,15 @@ impl State {
         }
     }
 
-    fn gather(&mut self, at: Timestamp, flow: FlowNo, does: &'static str) {
+    fn gather(&mut self, at: Timestamp, flow: FlowNo, does: &str, alone: Option<String>) {
         let Some(row) = self.rows.get(&flow) else { return };
         let name = row.name.clone();
         match self.gathered.iter_mut().find(|g| g.does == does) {
             Some(gathered) => gathered.flows.push(name),
-            None => self.gathered.push(Gathered { at, does, flows: vec![name] }),
+            None => {
+                let does = does.to_owned();
+                self.gathered.push(Gathered { at, does, flows: vec![name], alone });
+            }
         }
     }
 

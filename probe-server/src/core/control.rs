@@ -1,9 +1,11 @@
 //! Answers to control requests, in whatever room there is for them.
 
+use std::net::IpAddr;
+
 use probe_protocol::bulk::Transfer;
 use probe_protocol::control::{
-    ControlRefusal, DatagramsRequest, EndReply, ErrorReply, FlowReply, MAX_MESSAGE, Reply, Request,
-    decode_request, encode_reply,
+    ControlRefusal, DatagramsRequest, EndReply, ErrorReply, FlowReply, MAX_MESSAGE, OpeningsReply, Reply,
+    Request, decode_request, encode_reply,
 };
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::SessionId;
@@ -23,6 +25,8 @@ pub struct Asker {
     pub boot: u64,
     /// The listener's clock.
     pub now: Timestamp,
+    /// The listener's own address at which the request arrived, where the system tells.
+    pub local: Option<IpAddr>,
 }
 
 /// A request that must be answered where a UDP flow's ledger is.
@@ -73,7 +77,7 @@ pub fn answer(hub: &mut Hub, asker: Asker, request: Request, room: usize) -> Ans
             return Answer::Now(Reply::End(EndReply {}));
         }
         Request::Openings(_) => {
-            let reply = hub.openings(asker.session);
+            let reply = OpeningsReply { local: asker.local, ..hub.openings(asker.session) };
             let fits = fit(room, reply.openings.len(), |n| {
                 let mut reply = reply.clone();
                 reply.openings.truncate(n);
@@ -204,7 +208,7 @@ mod tests {
     }
 
     fn asker() -> Asker {
-        Asker { session: SessionId([0; 16]), boot: 7, now: Timestamp::ZERO }
+        Asker { session: SessionId([0; 16]), boot: 7, now: Timestamp::ZERO, local: None }
     }
 
     #[test]

@@ -398,6 +398,7 @@ impl Hub {
             tcp_accepted: since(self.tcp_accepted.get(ip), found.before.tcp_accepted),
             client_hellos: since(self.client_hellos.get(ip), found.before.client_hellos),
             strange_datagrams: since(self.strange.get(ip), found.before.strange),
+            local: None,
         }
     }
 

@@ -336,7 +336,7 @@ impl Shard {
                 if !flow.controls.take(now, rate) {
                     return Outcome::Silent(Silence::Rate);
                 }
-                self.control(slot, record.header.seq, record.at, record.len, now, buffer)
+                self.control(slot, record.header.seq, (record.at, record.len), now, meta.local, buffer)
             }
             Kind::Block | Kind::Sack => {
                 let bytes = buffer.get(record.at..record.at + record.len).unwrap_or(&[]);
@@ -374,15 +374,15 @@ impl Shard {
         &mut self,
         slot: usize,
         seq: u64,
-        at: usize,
-        len: usize,
+        (at, len): (usize, usize),
         now: Timestamp,
+        local: Option<IpAddr>,
         buffer: &mut [u8],
     ) -> Outcome {
         let Some(flow) = self.slots.get(slot).and_then(|s| s.flow.as_ref()) else {
             return Outcome::Silent(Silence::Unknown);
         };
-        let asker = Asker { session: flow.session, boot: self.identity.boot, now };
+        let asker = Asker { session: flow.session, boot: self.identity.boot, now, local };
         let Some(body) = buffer.get(at + BODY_AT..at + len) else {
             return Outcome::Silent(Silence::Length);
         };

@@ -206,7 +206,8 @@ async fn connection(
     if connection.export_keying_material(&mut binding, EXPORTER_LABEL, b"").is_err() {
         binding = [0; 32];
     }
-    let under = Under { carrier, from, binding, datagrams: Some(claim.ledger()) };
+    let under =
+        Under { carrier, from, local: connection.local_ip(), binding, datagrams: Some(claim.ledger()) };
     let Ok(opened) = timeout(SPEAK_WITHIN, open(shared, &mut stream, bytes, dress, id, &under)).await else {
         Counters::bump(&shared.counters.tcp_silent);
         return Ok(());

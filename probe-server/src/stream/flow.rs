@@ -1,6 +1,6 @@
 //! A flow on a stream: TCP, TLS, or QUIC with its datagrams.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,7 @@ pub(crate) struct Flow {
     pub(crate) full: bool,
     pub(crate) until: Timestamp,
     pub(crate) boot: u64,
+    pub(crate) local: Option<IpAddr>,
     pub(crate) book: Arc<Mutex<FlowBook>>,
     /// How often another connection took the flow over before this one.
     pub(crate) attached: u32,
@@ -423,7 +424,7 @@ impl Flow {
     }
 
     fn asker(&self, now: Timestamp) -> Asker {
-        Asker { session: self.session, boot: self.boot, now }
+        Asker { session: self.session, boot: self.boot, now, local: self.local }
     }
 
     fn book(&self) -> MutexGuard<'_, FlowBook> {

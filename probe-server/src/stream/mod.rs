@@ -74,11 +74,12 @@ async fn connection(
 ) -> io::Result<()> {
     tcp::prepare(&stream)?;
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+    let local = stream.local_addr().ok().map(|local| local.ip().to_canonical());
     let deadline = tokio::time::Instant::now() + SPEAK_WITHIN;
     let said = tokio::time::timeout_at(deadline, first(shared, &mut stream)).await;
     let Some((what, bytes)) = heard(shared, said)? else { return Ok(()) };
     if what != FirstBytes::Tls {
-        let under = Under { carrier: Carrier::Tcp, from, binding: [0; 32], datagrams: None };
+        let under = Under { carrier: Carrier::Tcp, from, local, binding: [0; 32], datagrams: None };
         return serve(shared, &mut stream, what, bytes, &under, silent, facts).await;
     }
     shared.hub().client_hellos().add(from.ip());
@@ -102,7 +103,7 @@ async fn connection(
     }
     let said = tokio::time::timeout_at(deadline, first(shared, &mut stream)).await;
     let Some((what, bytes)) = heard(shared, said)? else { return Ok(()) };
-    let under = Under { carrier: Carrier::Tls, from, binding, datagrams: None };
+    let under = Under { carrier: Carrier::Tls, from, local, binding, datagrams: None };
     let facts = |stream: &TlsStream<Rewind<TcpStream>>| facts(stream.get_ref().0.get_ref());
     serve(shared, &mut stream, what, bytes, &under, silent, facts).await
 }

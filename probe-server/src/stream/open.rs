@@ -1,7 +1,7 @@
 //! How a flow opens on a stream: the transport has validated the address, so a Hello is answered at once.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use probe_net::clock;
@@ -29,6 +29,8 @@ use crate::shared::Shared;
 pub(crate) struct Under {
     pub(crate) carrier: Carrier,
     pub(crate) from: SocketAddr,
+    /// The listener's own address, where it is known.
+    pub(crate) local: Option<IpAddr>,
     /// The exporter of the channel; zero where there is none.
     pub(crate) binding: [u8; 32],
     /// The ledger of the socket, on QUIC.
@@ -148,7 +150,7 @@ fn judge(
                 }
             };
             let rates = (hub.limits().public.pps, hub.limits().controls, hub.limits().public.controls);
-            let flow = flow(shared, &opened, &hello, (book, attached), closed, now, rates);
+            let flow = flow(shared, &opened, &hello, (book, attached), closed, (now, under.local), rates);
             (Kind::Accept, Accept::encode(&opened.accept), Some(flow))
         }
     };
@@ -164,7 +166,7 @@ fn flow(
     hello: &Hello,
     (book, attached): (Arc<Mutex<FlowBook>>, u32),
     closed: Arc<Notify>,
-    now: Timestamp,
+    (now, local): (Timestamp, Option<IpAddr>),
     (pps, full_controls, public_controls): (u32, Rate, Rate),
 ) -> Flow {
     let accept = &opened.accept;
@@ -179,6 +181,7 @@ fn flow(
         full: opened.full,
         until: opened.until,
         boot: accept.boot,
+        local,
         book,
         attached,
         closed,

@@ -7,7 +7,7 @@
 
 mod codec;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -268,6 +268,9 @@ pub struct OpeningsReply {
     pub client_hellos: u32,
     /// Datagrams from this session's address that were none of ours, or were altered, since the session began.
     pub strange_datagrams: u32,
+    /// The listener's own address at which this question arrived, where its system tells: another one than the client
+    /// aimed at is translated on the way.
+    pub local: Option<IpAddr>,
 }
 
 /// Attempts to open one flow.

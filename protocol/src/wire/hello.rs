@@ -101,12 +101,13 @@ impl HelloKeys {
 }
 
 /// The permanent id of an invite: the first of its series that looks like no known protocol's first bytes, so that
-/// a random TCP opening is taken neither for TLS nor for HTTP nor for SSH.
+/// a random TCP opening is taken neither for TLS nor for HTTP nor for SSH, and a random datagram not for a QUIC packet
+/// with a long header, even by who looks at that header's first bit alone (RFC 8999 section 5.1).
 pub fn hello_id(key: &[u8; 16]) -> FlowId {
     let ids = (0..=u8::MAX).map(|n| derive::<ID_LEN>(key, b"hello id", &[n]));
     let unlike = |id: &[u8; ID_LEN]| {
         let tls = (0x14..=0x18).contains(&id[0]);
-        let quic = id[0] & 0xc0 == 0xc0;
+        let quic = id[0] & 0x80 != 0;
         let letters = id[..3].iter().all(u8::is_ascii_alphanumeric);
         !tls && !quic && !letters
     };

@@ -20,6 +20,9 @@ impl std::fmt::Display for FlowId {
 /// Largest slot number an id can carry.
 pub const MAX_SLOT: u32 = (1 << 24) - 1;
 
+/// Bits of a nonce that an id carries.
+const NONCE_BITS: u32 = u32::MAX >> 1;
+
 /// Makes ids and finds the slot in them: `nonce 4 · (slot 24 bits, check 8 bits) xor mask(nonce)`, with mask and
 /// check from a keyed hash of the nonce. The check turns most strangers away before any table is touched; the slot's
 /// owner then compares all eight bytes.
@@ -35,8 +38,11 @@ impl IdMint {
         Self { keyed: SipHasher13::new_with_key(&key) }
     }
 
-    /// The id of `slot` (at most [`MAX_SLOT`]) with a fresh random `nonce`.
+    /// The id of `slot` (at most [`MAX_SLOT`]) with a fresh random `nonce`, of which 31 bits are used: the first bit of an
+    /// id is clear, since a datagram that begins with it must not look like QUIC's long header (RFC 8999 section 5.1) to
+    /// who looks no further, or what drops QUIC so would take half of the random flows with it.
     pub fn mint(&self, slot: u32, nonce: u32) -> FlowId {
+        let nonce = nonce & NONCE_BITS;
         let (mask, check) = self.mask(nonce);
         let word = ((slot & MAX_SLOT) << 8 | u32::from(check)) ^ mask;
         let mut id = [0; ID_LEN];
@@ -72,6 +78,7 @@ mod tests {
         fn a_minted_id_leads_back_to_its_slot(slot in 0..=MAX_SLOT, nonce: u32, secret: [u8; 32]) {
             let mint = IdMint::new(&secret);
             prop_assert_eq!(mint.slot(mint.mint(slot, nonce)), Some(slot));
+            prop_assert!(mint.mint(slot, nonce).0[0] < 0x80);
         }
     }
 

@@ -26,7 +26,8 @@ impl Direction {
         }
     }
 
-    pub(crate) const fn index(self) -> usize {
+    /// Its place in a table of two.
+    pub const fn index(self) -> usize {
         match self {
             Self::Up => 0,
             Self::Down => 1,

@@ -518,7 +518,8 @@ impl Peer {
                     let bytes = self.wire.read();
                     if !bytes.is_empty() && !self.lost {
                         let datagrams = Some(Arc::clone(&self.ledger));
-                        let under = Under { carrier, from: self.from, binding: self.binding, datagrams };
+                        let under =
+                            Under { carrier, from: self.from, local: None, binding: self.binding, datagrams };
                         let answered = self.dialogue.take(&bytes, here, wall, process, &under);
                         // A stream that takes no more is told by its silence.
                         let _ = self.wire.write(&answered.bytes);

@@ -5,7 +5,7 @@
 //! over another connection.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: probe-server\r\nContent-Type: t
 pub(super) struct Under {
     pub(super) carrier: Carrier,
     pub(super) from: SocketAddr,
+    /// The listener's own address, where it is told.
+    pub(super) local: Option<IpAddr>,
     pub(super) binding: [u8; 32],
     pub(super) datagrams: Option<Arc<Mutex<DatagramLedger>>>,
 }
@@ -61,6 +63,7 @@ pub(super) struct Served {
     full: bool,
     pub(super) book: Arc<Mutex<FlowBook>>,
     told: Timestamp,
+    local: Option<IpAddr>,
 }
 
 /// A stream of bytes: it says what it is, opens, and is answered.
@@ -204,6 +207,7 @@ fn judge(
                 full: opened.full,
                 book,
                 told: now,
+                local: under.local,
             };
             (Kind::Accept, opened.accept.encode(), Some(Box::new(flow)))
         }
@@ -265,7 +269,7 @@ impl Served {
         match header.kind {
             Kind::Probe => Some(self.probe(header.seq, here, record)),
             Kind::Control => {
-                let asker = Asker { session: self.session, boot: process.boot, now: here };
+                let asker = Asker { session: self.session, boot: process.boot, now: here, local: self.local };
                 let room = record.len() - BODY_AT;
                 let reply = match control::read(&record[BODY_AT..], asker) {
                     Err(reply) => reply,
@@ -525,7 +529,13 @@ impl Connection {
         let mut end = false;
         let mut answer = Vec::new();
         if !bytes.is_empty() {
-            let under = Under { carrier, from: self.tcp.remote, binding: self.binding, datagrams: None };
+            let under = Under {
+                carrier,
+                from: self.tcp.remote,
+                local: Some(self.tcp.local.ip()),
+                binding: self.binding,
+                datagrams: None,
+            };
             let answered = self.dialogue.take(&bytes, here, wall, process, &under);
             (answer, end) = (answered.bytes, answered.end);
         }

@@ -124,6 +124,12 @@ fn opening(flow: &FlowEvidence) -> (f64, f64) {
     handshake.map_or((2.0, 0.0), |h| (f64::from(h.packets), f64::from(h.bytes)))
 }
 
+/// Whether a flow ended in a silence that is no chance, by what became of its probes; somebody else must be known to have
+/// got through meanwhile.
+pub(super) fn fell_silent(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic) -> bool {
+    death(case, flow, traffic).is_some_and(|death| !case.host_acted(death.moment.low, death.moment.high))
+}
+
 fn death<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Death<'c>> {
     let life = &traffic.life;
     let first_lost = life.first_lost?;

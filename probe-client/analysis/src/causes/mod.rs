@@ -77,6 +77,11 @@ pub static DETECTORS: &[Detector] = &[
         ],
     ),
     row(
+        Cause::ProxyOnly,
+        reachability::proxy_only::detect,
+        &[Cause::Unreachable, Cause::UdpBlocked, Cause::TcpFiltered, Cause::TcpRefused],
+    ),
+    row(
         Cause::LocalFilter,
         reachability::local_filter::detect,
         &[Cause::Unreachable, Cause::UdpBlocked, Cause::TcpFiltered, Cause::TcpRefused],
@@ -107,7 +112,7 @@ pub static DETECTORS: &[Detector] = &[
     row(Cause::FlowLimit, dpi::flow_limit::detect, &[]),
     row(Cause::RstInjected, dpi::rst_injected::detect, &[]),
     row(Cause::TcpProxied, dpi::tcp_proxied::detect, &[]),
-    row(Cause::PayloadRewritten, dpi::payload_rewritten::detect, &[Cause::MtuBlackHole]),
+    row(Cause::PayloadRewritten, dpi::payload_rewritten::detect, &[Cause::MtuBlackHole, Cause::UdpBlocked]),
     // Loss, order and duplicates.
     row(Cause::BadPathMember, loss::bad_path_member::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
     row(Cause::OneWayLoss, loss::one_way_loss::detect, &[Cause::LossyPath]),
@@ -236,6 +241,14 @@ impl<'e> Case<'e> {
             || self.evidence.host.iter().any(|event| spoils(&event.what) && overlaps(event.from, event.to))
     }
 
+    /// Whether the listener has another address than the one that was aimed at: somebody translates it. None where it
+    /// did not tell its own.
+    pub fn is_translated(&self, target: std::net::IpAddr) -> Option<bool> {
+        let own = self.evidence.listener?;
+        // Two families cannot be compared: the question went another way than this address is.
+        (own.is_ipv4() == target.is_ipv4()).then_some(own != target)
+    }
+
     /// The port that should be reached.
     pub fn port(&self) -> u16 {
         self.places.first().map_or(probe_protocol::DEFAULT_PORT, |place| place.address.port())
@@ -261,6 +274,20 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         })
     });
     let mut claims: Vec<Claim> = claims.into_iter().map(|(_, claim)| claim).collect();
+    // What does not open is no riddle where something certain says why.
+    let certain: Vec<(Option<std::net::SocketAddr>, &[Carrier])> = claims
+        .iter()
+        .filter(|claim| claim.cause != Cause::Unexplained && claim.probability >= thresholds::CERTAIN)
+        .map(|claim| (claim.address, claim.covers))
+        .collect();
+    claims.retain(|claim| {
+        let told = |carrier: &Carrier| {
+            certain.iter().any(|(address, covers)| {
+                covers.contains(carrier) && (address.is_none() || *address == claim.address)
+            })
+        };
+        claim.cause != Cause::Unexplained || claim.covers.is_empty() || !claim.covers.iter().all(told)
+    });
     // What is left over, and cannot be told.
     let left = unexplained::left(case, &claims);
     claims.extend(left);

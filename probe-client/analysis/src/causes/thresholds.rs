@@ -25,6 +25,14 @@ pub const BENIGN_DUPLICATION: f64 = 0.001;
 /// long, is an event: one of up to 2 s (a Wi-Fi roam) touches five blocks at most, and a longer one is a silence.
 pub const LOSSY_BLOCKS: usize = 6;
 
+/// Loss is the path's only where the others lose too when the flow that loses most is left out: chance that a benign path
+/// shows them so. It need not be as small as [`FALSE_ALARM`], since all flows together have passed that already.
+pub const SHARED_LOSS: f64 = 0.02;
+
+/// Probes lost in a row up to a flow's last one that are taken for its end rather than for the path's loss: at the most
+/// loss that is judged ([`OPENING_LOSS`]), one flow in a thousand ends so by chance, and loses five probes of its count.
+pub const TRAILING: u64 = 4;
+
 /// The most loss that a path may have on which openings are still judged: so many silent attempts in a row, each
 /// lost with this probability, are taken for a block where their joint probability is below [`OPENING_CHANCE`].
 pub const OPENING_LOSS: f64 = 0.2;

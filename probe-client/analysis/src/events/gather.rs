@@ -1,16 +1,17 @@
 //! From the episodes of single flows to the events of the run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::Direction;
 use probe_protocol::time::Timestamp;
+use probe_protocol::wire::hello::Carrier;
 
 use super::{Burst, Episode, Ledger, Shift};
 use crate::evidence::Evidence;
 use crate::model::{Meanwhile, Recovery};
-use crate::observation::{FlowNo, HostFault};
+use crate::observation::{FlowNo, HostFault, Moved, Purpose};
 
 /// Episodes of one cause begin within this of each other: the longest time between two probes of a slow flow.
 const TOGETHER: Duration = Duration::from_secs(6);
@@ -37,13 +38,20 @@ pub(crate) struct Happened {
 /// Puts episodes together.
 pub(crate) fn gather(evidence: &Evidence) -> Vec<Happened> {
     let ledger = evidence.ledger.finished();
+    let silences = Silences::of(&ledger);
     let mut happened: Vec<Happened> =
         clusters(ledger.bursts(), |b| (b.from, b.to), |a, b| a.is_silence() == b.is_silence())
-            .iter()
-            .map(|cluster| losses(evidence, &ledger, cluster))
+            .into_iter()
+            .flat_map(apart)
+            .map(|cluster| losses(evidence, &ledger, &silences, &cluster))
             .collect();
     let alike = |a: &Shift, b: &Shift| (a.after > a.before) == (b.after > b.before);
     happened.extend(clusters(ledger.shifts(), |s| (s.from, s.to), alike).iter().map(|c| shifts(c)));
+    // The ladders' flows are idle so that their mappings are forgotten: what becomes of those is in the findings.
+    let is_idle = |flow| evidence.flows.get(&flow).is_some_and(|flow| flow.plan.purpose == Purpose::Idle);
+    let busy: Vec<Moved> = evidence.moves.iter().filter(|moved| !is_idle(moved.flow)).copied().collect();
+    happened.extend(super::moved::moves(&busy));
+    happened.extend(super::broken::connections(evidence));
     happened
 }
 
@@ -72,7 +80,16 @@ fn clusters<T: Copy>(
     clusters
 }
 
-fn losses(evidence: &Evidence, ledger: &Ledger, cluster: &[Episode<Burst>]) -> Happened {
+/// Flows that fell silent together, apart: those that were answered again, and those that never were. The end of a silence
+/// that the first went through is not the others'.
+fn apart(cluster: Vec<Episode<Burst>>) -> Vec<Vec<Episode<Burst>>> {
+    let silent = cluster.iter().all(|episode| episode.what.is_silence());
+    let (over, dead): (Vec<_>, Vec<_>) =
+        cluster.into_iter().partition(|episode| !silent || episode.what.first_ok.is_some());
+    [over, dead].into_iter().filter(|part| !part.is_empty()).collect()
+}
+
+fn losses(evidence: &Evidence, ledger: &Ledger, silences: &Silences, cluster: &[Episode<Burst>]) -> Happened {
     let bursts = || cluster.iter().map(|episode| &episode.what);
     let sum = |of: fn(&Burst) -> u64| bursts().map(of).sum::<u64>();
     let (up, down, lost, sent) = (sum(|b| b.up), sum(|b| b.down), sum(Burst::lost), sum(|b| b.sent));
@@ -85,9 +102,22 @@ fn losses(evidence: &Evidence, ledger: &Ledger, cluster: &[Episode<Burst>]) -> H
     let first_ok = bursts().filter_map(|b| b.first_ok).min();
     let from = if silent { first.max(last_ok.unwrap_or(first)) } else { first };
     let to = if silent { first_ok.unwrap_or(last).max(from) } else { last };
+    // On a connection nothing is lost, only late: it is a witness where any was answered at once meanwhile.
+    let streams_answered = {
+        let (from_s, to_s) = (evidence.seconds(from), evidence.seconds(to));
+        let meanwhile = evidence.streams.within(from_s, to_s);
+        meanwhile.sent == 0 || meanwhile.received > 0
+    };
+    let is_witness = |flow: FlowNo| {
+        streams_answered
+            || evidence
+                .flows
+                .get(&flow)
+                .is_none_or(|flow| !matches!(flow.plan.carrier, Carrier::Tcp | Carrier::Tls))
+    };
     let others: Vec<FlowNo> = ledger
         .alive(from, to)
-        .filter(|flow| !flows.contains(flow) && !was_silent_before(ledger, *flow, first))
+        .filter(|flow| !flows.contains(flow) && !silences.were_during(*flow, from, to) && is_witness(*flow))
         .collect();
     let share = flows.len() as f64 / (flows.len() + others.len()) as f64;
     let whole = silent && share >= WHOLE && (flows.len() > 1 || others.is_empty());
@@ -124,12 +154,25 @@ fn losses(evidence: &Evidence, ledger: &Ledger, cluster: &[Episode<Burst>]) -> H
     }
 }
 
-/// A flow that was dead long before is no witness that the path was alive, nor that it was not.
-fn was_silent_before(ledger: &Ledger, flow: FlowNo, at: Timestamp) -> bool {
-    ledger.bursts().iter().any(|episode| {
-        let burst = &episode.what;
-        episode.flow == flow && burst.is_silence() && burst.from + TOGETHER < at && burst.to >= at
-    })
+/// When each flow was silent.
+struct Silences(BTreeMap<FlowNo, Vec<(Timestamp, Timestamp)>>);
+
+impl Silences {
+    fn of(ledger: &Ledger) -> Self {
+        let mut silences: BTreeMap<FlowNo, Vec<(Timestamp, Timestamp)>> = BTreeMap::new();
+        for episode in ledger.bursts().iter().filter(|episode| episode.what.is_silence()) {
+            silences.entry(episode.flow).or_default().push((episode.what.from, episode.what.to));
+        }
+        Self(silences)
+    }
+
+    /// A flow that was silent itself all the time is no witness that the path was alive.
+    fn were_during(&self, flow: FlowNo, from: Timestamp, to: Timestamp) -> bool {
+        let silences = self.0.get(&flow).map_or(&[][..], Vec::as_slice);
+        silences.iter().any(|(begins, ends)| {
+            *begins <= to && *ends >= from && *begins <= from + TOGETHER && *ends + TOGETHER >= to
+        })
+    }
 }
 
 fn meanwhile(evidence: &Evidence, from: Timestamp, to: Timestamp, others: &[FlowNo]) -> Meanwhile {
@@ -167,12 +210,10 @@ fn recovery(
 ) -> Recovery {
     let end = cluster.iter().filter_map(|episode| episode.what.first_ok).min();
     let last = cluster.iter().map(|episode| episode.what.to).max().unwrap_or(from);
-    if evidence.restarts.iter().any(|restart| restart.last_seen <= end.unwrap_or(last) && restart.at >= from)
-    {
-        return Recovery::ListenerRestart;
-    }
-    if end.is_some() {
-        return Recovery::ByItself;
+    if let Some(end) = end {
+        let restarted =
+            evidence.restarts.iter().any(|restart| restart.last_seen <= end && restart.at >= from);
+        return if restarted { Recovery::ListenerRestart } else { Recovery::ByItself };
     }
     let cured = evidence.flows.values().any(|flow| {
         let follows = flow.plan.replaces.is_some_and(|replaced| flows.contains(&replaced));

@@ -9,12 +9,17 @@
 //! | `burst` | bursts of loss of one flow |
 //! | `shift` | shifts of delay of one flow |
 //! | `gather` | from episodes to events, and what else was seen at the time |
+//! | `moved` | changed sources |
+//! | `broken` | connections that broke |
 
+mod broken;
 mod burst;
 mod gather;
+mod moved;
 mod shift;
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use probe_protocol::time::Timestamp;
 
@@ -30,6 +35,9 @@ const MAX_EPISODES: usize = 1024;
 /// Flows that are followed at the same time, at most.
 const MAX_FOLLOWED: usize = 4096;
 
+/// Flows that have ended and are still followed, at most.
+const MAX_ENDED: usize = 128;
+
 /// Something that a flow went through.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Episode<T> {
@@ -43,6 +51,9 @@ pub struct Episode<T> {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     followed: BTreeMap<FlowNo, Followed>,
+    /// Of these, the ones that have ended, in that order: some of their probes may still be told.
+    ended: VecDeque<FlowNo>,
+    /// Of flows that have ended.
     spans: BTreeMap<FlowNo, (Timestamp, Timestamp)>,
     bursts: Vec<Episode<Burst>>,
     shifts: Vec<Episode<Shift>>,
@@ -50,10 +61,12 @@ pub struct Ledger {
 }
 
 /// One flow under way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Followed {
     bursts: Bursts,
     levels: Levels,
+    /// When its first and its last probe were sent.
+    span: (Timestamp, Timestamp),
 }
 
 impl Ledger {
@@ -61,29 +74,37 @@ impl Ledger {
     pub fn observe(&mut self, observation: &Observation) {
         if let Observation::Probe(probe) = observation {
             self.probe(probe);
-        } else if let Observation::FlowEnded(ended) = observation
-            && let Some(flow) = self.followed.remove(&ended.flow)
-        {
-            // Probes that are settled later begin anew; an ended flow has none that matter.
-            self.close(ended.flow, flow);
+        } else if let Observation::FlowEnded(ended) = observation {
+            self.ended.push_back(ended.flow);
+            while self.ended.len() > MAX_ENDED {
+                if let Some(oldest) = self.ended.pop_front()
+                    && let Some(flow) = self.followed.remove(&oldest)
+                {
+                    self.close(oldest, flow);
+                }
+            }
         }
     }
 
-    fn probe(&mut self, probe: &Probe) {
+    /// Takes one probe, as [`observe`](Self::observe) does.
+    pub fn probe(&mut self, probe: &Probe) {
         if matches!(probe.fate, Fate::Excluded(_)) {
             return;
         }
-        if !self.followed.contains_key(&probe.flow) {
-            if self.followed.len() >= MAX_FOLLOWED {
+        let room = self.followed.len() < MAX_FOLLOWED;
+        let flow = match self.followed.entry(probe.flow) {
+            Entry::Occupied(flow) => flow.into_mut(),
+            Entry::Vacant(place) if room => place.insert(Followed {
+                bursts: Bursts::default(),
+                levels: Levels::default(),
+                span: (probe.sent, probe.sent),
+            }),
+            Entry::Vacant(_) => {
                 self.dropped += 1;
                 return;
             }
-            self.followed.insert(probe.flow, Followed::default());
-        }
-        let Some(flow) = self.followed.get_mut(&probe.flow) else { return };
-        let span = self.spans.entry(probe.flow).or_insert((probe.sent, probe.sent));
-        span.0 = span.0.min(probe.sent);
-        span.1 = span.1.max(probe.sent);
+        };
+        flow.span = (flow.span.0.min(probe.sent), flow.span.1.max(probe.sent));
         if let Some(burst) = flow.bursts.push(probe) {
             keep(&mut self.bursts, Episode { flow: probe.flow, what: burst }, &mut self.dropped, |e| {
                 e.what.lost()
@@ -95,6 +116,9 @@ impl Ledger {
     }
 
     fn close(&mut self, flow: FlowNo, followed: Followed) {
+        let (first, last) = followed.span;
+        let span = self.spans.entry(flow).or_insert((first, last));
+        *span = (span.0.min(first), span.1.max(last));
         if let Some(burst) = followed.bursts.close() {
             keep(&mut self.bursts, Episode { flow, what: burst }, &mut self.dropped, |e| e.what.lost());
         }
@@ -124,10 +148,14 @@ impl Ledger {
 
     /// When a flow sent its first and its last probe.
     pub fn span(&self, flow: FlowNo) -> Option<(Timestamp, Timestamp)> {
-        self.spans.get(&flow).copied()
+        let of = |a: Option<&(Timestamp, Timestamp)>| a.copied();
+        match (of(self.spans.get(&flow)), of(self.followed.get(&flow).map(|flow| &flow.span))) {
+            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (span, None) | (None, span) => span,
+        }
     }
 
-    /// Flows that sent something between two moments.
+    /// Flows that sent something between two moments; of a [`finished`](Self::finished) ledger.
     fn alive(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = FlowNo> {
         self.spans
             .iter()

@@ -58,6 +58,49 @@ fn what_silences_all_flows_at_once_is_one_outage_with_its_edges() {
 }
 
 #[test]
+fn connections_that_bring_everything_late_are_no_witnesses_of_a_path_that_was_alive() {
+    let outage = |late: bool| {
+        let events = events(5, |o| {
+            for datagrams in [0..3, 5..8] {
+                lose(o, datagrams, 100.0, 120.0, Fate::LostUp);
+            }
+            if let Observation::Probe(probe) = o
+                && late
+                && matches!(probe.flow.0 % 5, 3 | 4)
+                && (at(100.0)..at(120.0)).contains(&probe.sent)
+                && let Some(reply) = &mut probe.reply
+            {
+                reply.at = at(123.0);
+            }
+            true
+        });
+        events.into_iter().find(|event| event.lost.is_some()).unwrap()
+    };
+    let whole = outage(true);
+    assert_eq!((whole.kind, whole.flows.len()), ("outage", 6), "{whole:?}");
+    assert_eq!(whole.cause, Some(probe_protocol::cause::Cause::Outage));
+    assert_eq!(whole.meanwhile.unwrap().other_flows_answered, 0);
+    // Its twin: the connections are answered at once.
+    let datagrams = outage(false);
+    assert_eq!((datagrams.kind, datagrams.cause), ("silence", None), "{datagrams:?}");
+    assert_eq!(datagrams.meanwhile.unwrap().other_flows_answered, 4);
+}
+
+#[test]
+fn those_that_never_recover_from_an_outage_are_told_beside_it() {
+    let events = events(5, |o| {
+        lose(o, 0..10, 100.0, 106.0, Fate::LostUp);
+        lose(o, 2..3, 100.0, 1000.0, Fate::LostUp);
+        true
+    });
+    let [outage, dead] = &events[..] else { panic!("{events:#?}") };
+    assert_eq!((outage.kind, outage.flows.len()), ("outage", 9));
+    assert!((5.9..=6.1).contains(&(outage.to_s - outage.from_s)), "{outage:?}");
+    assert_eq!((dead.kind, &dead.flows[..]), ("silence", &["quic/old-2".to_owned()][..]));
+    assert_eq!(dead.recovery, Some(Recovery::Not));
+}
+
+#[test]
 fn an_outage_with_the_gateway_gone_is_the_local_networks() {
     let events = events(5, |o| {
         lose(o, 0..10, 100.0, 120.0, Fate::LostUnknown);

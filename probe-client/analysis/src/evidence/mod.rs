@@ -8,7 +8,7 @@ mod traffic;
 mod watched;
 
 use std::collections::BTreeMap;
-
+use std::net::IpAddr;
 use std::time::Duration;
 
 use probe_protocol::time::Timestamp;
@@ -23,7 +23,7 @@ pub use self::watched::{Watched, Watches};
 use crate::events::Ledger;
 use crate::observation::{
     Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Moved, Observation,
-    OpeningArrivals, Outcome, PathMtu, Probe, Purpose, Resolved, RunEnded, RunStarted,
+    OpeningArrivals, Outcome, PathMtu, Probe, ProxyTried, Purpose, Resolved, RunEnded, RunStarted,
 };
 
 /// Flows at most; what is said of further ones is counted and dropped.
@@ -49,6 +49,13 @@ pub struct Evidence {
     pub hellos: BTreeMap<FlowNo, (u32, u32)>,
     /// TCP connections that the listener accepted from this client, where it was asked.
     pub tcp_accepted: Option<u32>,
+    /// Datagrams that came to the listener from this client's address and were none of its flows', or were altered: the
+    /// latest count.
+    pub strange_datagrams: Option<u32>,
+    /// The listener's own address, where it told one.
+    pub listener: Option<IpAddr>,
+    /// What came of the proxy that the client's computer is configured with, where it was tried.
+    pub proxy: Option<ProxyTried>,
     /// Changed sources.
     pub moves: Vec<Moved>,
     /// Restarts of the listener.
@@ -87,6 +94,12 @@ impl Evidence {
     /// Takes one observation. Those of a flow come after its [`Observation::FlowPlanned`].
     pub fn observe(&mut self, observation: &Observation) {
         self.ledger.observe(observation);
+        self.observe_beside_ledger(observation);
+    }
+
+    /// Takes all of one observation but what the [ledger](Self::ledger) takes: for whoever lets that be done by somebody
+    /// else at the same time.
+    pub fn observe_beside_ledger(&mut self, observation: &Observation) {
         match observation {
             Observation::RunStarted(o) => {
                 self.saw(o.at);
@@ -110,17 +123,7 @@ impl Evidence {
                 self.of_flow(o.flow, |flow| flow.open(o));
             }
             Observation::Channel(o) => self.of_flow(o.flow, |flow| flow.channel = Some(o.clone())),
-            Observation::Probe(o) => {
-                self.saw(o.reply.map_or(o.sent, |reply| reply.at));
-                self.beat(o);
-                self.of_flow(o.flow, |flow| {
-                    flow.traffic.probe(o);
-                    let marks = &flow.plan.marks;
-                    if let Some(tos) = marks.get((o.seq % marks.len().max(1) as u64) as usize) {
-                        flow.traffic.mark(*tos, o.fate);
-                    }
-                });
-            }
+            Observation::Probe(o) => self.probe_beside_ledger(o),
             Observation::Missed(o) => self.of_flow(o.flow, |flow| flow.traffic.missed += o.count),
             Observation::Rewritten(o) => self.of_flow(o.flow, |flow| flow.rewrites.note(o)),
             Observation::Datagrams(o) => self.of_flow(o.flow, |flow| flow.datagrams = Some(*o)),
@@ -145,6 +148,7 @@ impl Evidence {
                 self.saw(o.at);
                 self.of_flow(o.flow, |flow| flow.stream_end = Some(*o));
             }
+            Observation::Proxy(o) => self.proxy = Some(o.clone()),
             Observation::NameChanged(o) => self.saw(o.at),
             Observation::Host(o) => {
                 self.saw(o.to);
@@ -165,7 +169,10 @@ impl Evidence {
             }
             Observation::FlowEnded(o) => {
                 self.saw(o.at);
-                self.of_flow(o.flow, |flow| flow.ended = Some(o.clone()));
+                self.of_flow(o.flow, |flow| {
+                    flow.traffic.ended();
+                    flow.ended = Some(o.clone());
+                });
             }
             Observation::RunEnded(o) => {
                 self.saw(o.at);
@@ -213,27 +220,39 @@ impl Evidence {
         self.flows.get(&flow).map_or_else(|| format!("flow {}", flow.0), |f| f.plan.name.clone())
     }
 
-    fn beat(&mut self, o: &Probe) {
-        let Some(flow) = self.flows.get(&o.flow) else { return };
+    /// A probe, as [`observe_beside_ledger`](Self::observe_beside_ledger) takes it: what comes a hundred times a second and, of
+    /// a recorded night, four million times at once.
+    pub fn probe_beside_ledger(&mut self, o: &Probe) {
+        self.saw(o.reply.map_or(o.sent, |reply| reply.at));
+        let since_start = o.sent.since(self.start());
+        let Some(flow) = self.flows.get_mut(&o.flow) else {
+            self.dropped += 1;
+            return;
+        };
         let is_stream = matches!(flow.plan.carrier, Carrier::Tcp | Carrier::Tls);
-        if matches!(o.fate, Fate::Excluded(_))
-            || matches!(
+        if !matches!(o.fate, Fate::Excluded(_))
+            && !matches!(
                 flow.plan.purpose,
                 Purpose::PathMtu | Purpose::Marks | Purpose::Bulk | Purpose::Loaded
             )
         {
-            return;
+            let prompt = o.reply.is_some_and(|reply| !is_stream || reply.at.since(o.sent) <= PROMPT);
+            let bin = Bin {
+                sent: 1,
+                received: u16::from(prompt),
+                lost_up: u16::from(o.fate == Fate::LostUp),
+                lost_down: u16::from(o.fate == Fate::LostDown),
+            };
+            let pulse = if is_stream { &mut self.streams } else { &mut self.datagrams };
+            pulse.add(since_start, &bin);
         }
-        let prompt = o.reply.is_some_and(|reply| !is_stream || reply.at.since(o.sent) <= PROMPT);
-        let bin = Bin {
-            sent: 1,
-            received: u16::from(prompt),
-            lost_up: u16::from(o.fate == Fate::LostUp),
-            lost_down: u16::from(o.fate == Fate::LostDown),
-        };
-        let since_start = o.sent.since(self.start());
-        let pulse = if is_stream { &mut self.streams } else { &mut self.datagrams };
-        pulse.add(since_start, &bin);
+        flow.traffic.probe(o);
+        let marks = &flow.plan.marks;
+        if !marks.is_empty()
+            && let Some(tos) = marks.get((o.seq % marks.len() as u64) as usize)
+        {
+            flow.traffic.mark(*tos, o.fate);
+        }
     }
 
     fn saw(&mut self, at: Timestamp) {
@@ -254,6 +273,8 @@ impl Evidence {
             }
         }
         self.tcp_accepted = o.tcp_accepted.or(self.tcp_accepted);
+        self.strange_datagrams = o.strange_datagrams.or(self.strange_datagrams);
+        self.listener = o.listener.or(self.listener);
         if let Some(count) = o.client_hellos {
             let first = self.client_hellos.map_or((o.at, count), |[first, _]| first);
             self.client_hellos = Some([first, (o.at, count)]);

@@ -17,8 +17,8 @@ use crate::stats::timeline::{Counts, Timeline};
 
 /// Arrivals held back to be put into order by time.
 const HELD_ARRIVALS: usize = 256;
-/// Probes held back to be put into order by number: the fate of a lost one is known seconds later.
-const HELD_PROBES: usize = 2048;
+/// Probes held back to be put into order by number: a flow's fates are told in order, but for what others recorded.
+const HELD_PROBES: usize = 256;
 /// Different pairs of marks kept.
 const MAX_MARKS: usize = 256;
 
@@ -348,14 +348,23 @@ impl Traffic {
         self.clock.reset();
     }
 
+    /// The flow is over: what was held back for order is counted, and its room given back. A night has thousands of flows.
+    pub(super) fn ended(&mut self) {
+        for arrivals in [&mut self.up, &mut self.down] {
+            arrivals.flush();
+            arrivals.held.shrink();
+        }
+        let held: Vec<_> = self.by_number.drain().collect();
+        held.into_iter().for_each(|settled| self.settle(settled));
+        self.by_number.shrink();
+        self.clock.close();
+        self.clock.shrink();
+    }
+
     /// The same with everything counted that was still held back.
     pub fn finished(&self) -> Self {
         let mut done = self.clone();
-        done.up.flush();
-        done.down.flush();
-        let held: Vec<_> = done.by_number.drain().collect();
-        held.into_iter().for_each(|settled| done.settle(settled));
-        done.clock.close();
+        done.ended();
         done
     }
 

@@ -306,6 +306,8 @@ impl MadeUp {
             udp: flows.to_vec(),
             tcp_accepted: None,
             client_hellos: None,
+            strange_datagrams: None,
+            listener: None,
         }))
     }
 

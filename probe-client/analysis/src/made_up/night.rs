@@ -228,9 +228,9 @@ impl Night {
             self.next_watch += Duration::from_secs(1);
         }
         let probe = self.probe(scheduled, at);
-        // As the engine lays a soak's schedule: each interval from within a quarter of it, in 64 steps.
-        let step = Duration::from_micros(self.interval.as_micros() as u64 / 128);
-        let next = scheduled + self.interval - step * 32 + step * self.below(65) as u32;
+        // As the engine lays a soak's schedule: each interval from within a quarter of it, in 16 steps.
+        let step = Duration::from_micros(self.interval.as_micros() as u64 / 32);
+        let next = scheduled + self.interval - step * 8 + step * self.below(17) as u32;
         let flow = &mut self.flows[at];
         flow.settling.push_back(probe);
         while flow.settling.front().is_some_and(|p| p.sent + SETTLED <= probe.sent) {

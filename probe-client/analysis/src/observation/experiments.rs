@@ -137,6 +137,20 @@ pub struct NameChanged {
     pub new: Vec<IpAddr>,
 }
 
+/// The proxy that the client's computer is configured with was asked for a tunnel to the target, since no TCP connection
+/// opened by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyTried {
+    /// When its answer was in.
+    pub at: Timestamp,
+    /// Which one: `HOST:PORT`.
+    pub proxy: String,
+    /// The listener itself answered through it.
+    pub through: bool,
+    /// What came, in words.
+    pub says: String,
+}
+
 /// A flow that answered before is judged silent, or a silent one answers again.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Silence {

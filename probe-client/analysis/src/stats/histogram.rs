@@ -27,9 +27,9 @@ pub struct Histogram {
 #[derive(Clone, Debug)]
 enum Buckets {
     /// Bucket and count, by bucket.
-    List(Vec<(u16, u64)>),
+    List(Vec<(u16, u32)>),
     /// Counts by bucket; pages without any are absent.
-    Pages(Vec<Option<Box<[u64; PAGE]>>>),
+    Pages(Vec<Option<Box<[u32; PAGE]>>>),
 }
 
 impl Default for Buckets {
@@ -39,10 +39,11 @@ impl Default for Buckets {
 }
 
 impl Buckets {
-    fn add(&mut self, bucket: u16, n: u64) {
+    /// A bucket's count stops at 4 thousand million: more than a year of a soak's probes.
+    fn add(&mut self, bucket: u16, n: u32) {
         match self {
             Self::List(list) => match list.binary_search_by_key(&bucket, |(b, _)| *b) {
-                Ok(at) => list[at].1 += n,
+                Ok(at) => list[at].1 = list[at].1.saturating_add(n),
                 Err(at) if list.len() < LISTED => list.insert(at, (bucket, n)),
                 Err(_) => {
                     let list = std::mem::take(list);
@@ -55,13 +56,14 @@ impl Buckets {
                 if pages.len() <= page {
                     pages.resize(page + 1, None);
                 }
-                pages[page].get_or_insert_with(|| Box::new([0; PAGE]))[at] += n;
+                let count = &mut pages[page].get_or_insert_with(|| Box::new([0; PAGE]))[at];
+                *count = count.saturating_add(n);
             }
         }
     }
 
     /// Buckets that hold something, with their counts, by bucket.
-    fn iter(&self) -> Box<dyn Iterator<Item = (u16, u64)> + '_> {
+    fn iter(&self) -> Box<dyn Iterator<Item = (u16, u32)> + '_> {
         match self {
             Self::List(list) => Box::new(list.iter().copied()),
             Self::Pages(pages) => {
@@ -143,7 +145,7 @@ impl Histogram {
         let rank = ((q.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).max(1);
         let mut below = 0;
         self.buckets.iter().find_map(|(bucket, n)| {
-            below += n;
+            below += u64::from(n);
             (below >= rank).then(|| value_of(bucket).clamp(self.min, self.max))
         })
     }

@@ -117,6 +117,11 @@ impl ClockOffset {
         self.last = Some(offset);
     }
 
+    /// Gives back room that is not used.
+    pub fn shrink(&mut self) {
+        self.trips.shrink_to_fit();
+    }
+
     /// A clock is another one from here on.
     pub fn reset(&mut self) {
         self.close();

@@ -29,6 +29,11 @@ impl<T: Ord> Resequencer<T> {
         if self.held.len() > self.capacity { self.held.pop_front() } else { None }
     }
 
+    /// Gives back room that is not used.
+    pub fn shrink(&mut self) {
+        self.held.shrink_to_fit();
+    }
+
     /// Hands out the rest, by key.
     pub fn drain(&mut self) -> impl Iterator<Item = T> {
         self.held.drain(..)

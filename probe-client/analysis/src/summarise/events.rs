@@ -23,15 +23,9 @@ pub(super) fn events(case: &Case<'_>) -> Vec<Event> {
             ..event
         });
     }
-    for moved in &case.evidence.moves {
-        let cause =
-            if moved.old.ip() == moved.new.ip() { Cause::NatRebinding } else { Cause::AddressChanged };
-        let says = format!("the source became {} (it was {})", moved.new, moved.old);
-        let flows = vec![case.evidence.name(moved.flow)];
-        events.push(Event { flows, cause: Some(cause), ..at(case, "moved", moved.at, moved.at, says) });
-    }
     for restart in &case.evidence.restarts {
-        let says = "the listener was started anew".to_owned();
+        let gone = restart.at.since(restart.last_seen).as_secs_f64();
+        let says = format!("the listener was started anew; it was away for {gone:.1} s");
         let event = at(case, "listener-restarted", restart.last_seen, restart.at, says);
         events.push(Event { cause: Some(Cause::ListenerRestarted), ..event });
     }
@@ -59,16 +53,21 @@ fn at(case: &Case<'_>, kind: &'static str, from: Timestamp, to: Timestamp, says:
 }
 
 fn host(case: &Case<'_>, event: &HostEvent) -> Event {
+    let length = event.to.since(event.from).as_secs_f64();
     let (kind, cause, says) = match &event.what {
         HostFault::Suspended => {
-            ("suspended", Some(Cause::ClientSuspended), "this computer was asleep".to_owned())
+            ("suspended", Some(Cause::ClientSuspended), format!("this computer was asleep for {length:.1} s"))
         }
         HostFault::ClockStepped(ns) => (
             "clock-stepped",
             Some(Cause::ClockStepped),
             format!("this computer's clock was set by {:+.3} s", *ns as f64 / 1e9),
         ),
-        HostFault::Stalled => ("stalled", None, "this computer was too busy to measure".to_owned()),
+        HostFault::Stalled => (
+            "stalled",
+            None,
+            format!("this computer was too busy to measure for {length:.1} s, or the program was stopped"),
+        ),
         HostFault::ReceiveOverflow(n) => {
             ("receive-overflow", None, format!("this computer had no room for {n} packets that had arrived"))
         }
@@ -80,11 +79,15 @@ fn host(case: &Case<'_>, event: &HostEvent) -> Event {
             Some(Cause::InterfaceChanged),
             format!("this computer's way to the network changed from {old} to {new}"),
         ),
-        HostFault::NotRunning => ("not-running", None, "the program was not running".to_owned()),
-        HostFault::NotRecorded(says) => ("not-recorded", None, says.clone()),
-        HostFault::ListenerStalled => {
-            ("listener-stalled", None, "the listener's computer was too busy to answer".to_owned())
+        HostFault::NotRunning => {
+            ("not-running", None, format!("the program was not running for {length:.0} s"))
         }
+        HostFault::NotRecorded(says) => ("not-recorded", None, says.clone()),
+        HostFault::ListenerStalled => (
+            "listener-stalled",
+            None,
+            format!("the listener's computer was too busy to answer for {length:.1} s"),
+        ),
     };
     Event { cause, ..at(case, kind, event.from, event.to, says) }
 }

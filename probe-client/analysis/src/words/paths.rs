@@ -37,7 +37,7 @@ pub(super) static PATHS: &[Words] = &[
     Words {
         cause: Cause::FirstPacketsDropped,
         kind: None,
-        headline: "the first {packets} packets of every new connection over UDP are lost",
+        headline: "the first packets of every new connection over UDP are lost, {packets} of each",
         fix: "Look for a firewall that holds a new flow's first packets while it decides and then drops them (usual names: \
               \"flow setup\", \"first packet inspection\", \"SYN/UDP cookie\", a controller that installs flows on demand). \
               Until then every transfer starts late by as many repetitions.",

@@ -163,6 +163,19 @@ pub static TABLE: &[Words] = &[
         opens: Opens::Nothing,
     },
     Words {
+        cause: Cause::ProxyOnly,
+        kind: None,
+        headline: "this site lets traffic out through its proxy ({reason}) alone, which UDP cannot use",
+        fix: "Have this site's firewall allow TCP and UDP port {port} to the listener's address directly. A proxy carries \
+              the API over TCP at best, never the bulk data over UDP.",
+        who: "the network team of this site",
+        message: Some(
+            "Connections to {target} get through the web proxy alone; direct ones are dropped. The product needs direct TCP \
+             and UDP on port {port} to this address. Please add an outgoing rule for both. What was measured: {evidence}.",
+        ),
+        opens: Opens::Nothing,
+    },
+    Words {
         cause: Cause::LocalFilter,
         kind: None,
         headline: "this computer itself forbids {KIND} traffic to port {port}",
@@ -229,9 +242,30 @@ pub static TABLE: &[Words] = &[
         cause: Cause::TlsBlocked,
         kind: None,
         headline: "TLS connections to port {port} are cut, while plain TCP gets through",
-        fix: "Exempt the listener's address and port {port} from TLS inspection and application control.",
+        fix: "Exempt the listener's address and port {port} from TLS inspection and application control, and allow TLS on \
+              ports other than 443 (usual names: \"SSL inspection: block untrusted certificates\", \"application control: \
+              SSL on non-standard ports\", \"application default ports only\").",
         who: SITE,
-        message: None,
+        message: Some(
+            "TLS connections to {target} are cut at their first message, while plain TCP to the same port passes. This is \
+             consistent with a filter that allows TLS on known ports alone, or with inspection that refuses the \
+             certificate. Please allow TLS on TCP port {port} to this address and exempt it from inspection. What was \
+             measured: {evidence}.",
+        ),
+        opens: Opens::Nothing,
+    },
+    Words {
+        cause: Cause::TlsBlocked,
+        kind: Some("name"),
+        headline: "TLS connections that give the listener's name are cut, while those with another name get through",
+        fix: "Allow the listener's name in the filter that looks at server names (usual names: \"URL filtering\", \"SNI \
+              filtering\", \"web category: uncategorised or newly registered\").",
+        who: SITE,
+        message: Some(
+            "TLS connections to {target} are cut when they give this server's name, while the same connection with another \
+             name passes. This is consistent with a filter on server names (SNI). Please allow this name, or exempt TCP \
+             port {port} to this address. What was measured: {evidence}.",
+        ),
         opens: Opens::Nothing,
     },
     Words {

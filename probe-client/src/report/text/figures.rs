@@ -112,7 +112,7 @@ fn sizes_and_delays(report: &Report, page: &mut Page) {
 
 fn events(report: &Report, page: &mut Page) {
     /// So many are shown; all of them stand in the JSON.
-    const SHOWN: usize = 20;
+    const SHOWN: usize = 40;
     if report.events.is_empty() {
         return;
     }
@@ -122,8 +122,7 @@ fn events(report: &Report, page: &mut Page) {
     let rows: Vec<&[Event]> = report.events.chunk_by(alike).collect();
     for events in rows.iter().take(SHOWN) {
         let [event, ..] = events else { continue };
-        let flows =
-            if event.flows.is_empty() { String::new() } else { format!("{}: ", event.flows.join(", ")) };
+        let flows = names(&event.flows);
         let until = events.last().filter(|last| last.from_s > event.from_s + 0.1);
         let times = match (events.len(), until) {
             (1, _) => String::new(),
@@ -135,6 +134,17 @@ fn events(report: &Report, page: &mut Page) {
     if rows.len() > SHOWN {
         let rest: usize = rows.iter().skip(SHOWN).map(|events| events.len()).sum();
         page.line(2, &format!("and {rest} more (--json shows all)"));
+    }
+}
+
+/// The first few flows of an event, and how many more there are.
+fn names(flows: &[String]) -> String {
+    const NAMED: usize = 4;
+    let named: Vec<&str> = flows.iter().take(NAMED).map(String::as_str).collect();
+    match flows.len() {
+        0 => String::new(),
+        n if n > NAMED => format!("{} and {} more: ", named.join(", "), n - NAMED),
+        _ => format!("{}: ", named.join(", ")),
     }
 }
 

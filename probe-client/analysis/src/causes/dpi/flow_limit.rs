@@ -1,13 +1,45 @@
 //! `flow-limit`: past a number of flows that are open at the same time, further ones die. Said only of the ladder that was
 //! asked for: everyday plans open few. An exhausted carrier translator does the same, and has the same cure.
 
+use std::time::Duration;
+
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Evidence, Parameters, Side};
+use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 
 use crate::causes::{Case, Claim, thresholds};
 use crate::evidence::{FlowEvidence, Traffic};
 use crate::observation::Purpose;
+
+/// For so long after its last packet a flow of datagrams has its place in the tables on the way: none that a product could
+/// live with forget sooner.
+const LINGERS: Duration = Duration::from_secs(20);
+
+/// Whether a box on the way counts this flow at that moment.
+fn is_held(flow: &FlowEvidence, traffic: &Traffic, at: Timestamp) -> bool {
+    if matches!(flow.plan.carrier, Carrier::Tcp | Carrier::Tls) {
+        return false;
+    }
+    let Some(opened) = flow.opened.as_ref().filter(|opened| opened.at <= at) else { return false };
+    // An idle flow is left alone from its opening on; others send to their end, or to their last probe.
+    let last = match flow.plan.purpose {
+        Purpose::Idle => Some(opened.at),
+        Purpose::PathMtu | Purpose::Fragments | Purpose::Marks => traffic.life.last.map(|mark| mark.at),
+        Purpose::Steady
+        | Purpose::Reach
+        | Purpose::Trial
+        | Purpose::Crossed
+        | Purpose::Fan
+        | Purpose::Fresh
+        | Purpose::Old
+        | Purpose::Named
+        | Purpose::Concurrent
+        | Purpose::Bulk
+        | Purpose::Loaded => flow.ended.as_ref().map(|ended| ended.at),
+    };
+    last.is_none_or(|last| last + LINGERS >= at)
+}
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let mut ladder: Vec<&(&FlowEvidence, Traffic)> =
@@ -24,17 +56,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let attempts: u64 = refused.iter().map(|(flow, _)| flow.attempts.len() as u64).sum();
     let p = thresholds::all_lost(attempts.max(refused.len() as u64));
     let at = refused[0].0.plan.at;
-    // All flows of datagrams that a box on the way counts at that moment.
-    let open = case
-        .flows
-        .iter()
-        .filter(|(flow, _)| !matches!(flow.plan.carrier, Carrier::Tcp | Carrier::Tls))
-        .filter(|(flow, _)| {
-            let opened = flow.opened.as_ref().is_some_and(|o| o.at <= at);
-            let over = flow.ended.as_ref().is_some_and(|e| e.at < at);
-            opened && !over
-        })
-        .count() as u64;
+    let open = case.flows.iter().filter(|(flow, traffic)| is_held(flow, traffic, at)).count() as u64;
     // The earlier ones must have gone on, or it is an outage or a penalty.
     let alive =
         ladder[..=last].iter().filter(|(_, t)| t.life.answered.is_some_and(|mark| mark.at > at)).count();

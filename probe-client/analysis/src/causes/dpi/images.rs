@@ -9,7 +9,7 @@ use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::Carrier;
 
-use crate::causes::lives::{Death, Lives, rounded};
+use crate::causes::lives::{self, Death, Lives, rounded};
 use crate::causes::{Case, Claim, thresholds};
 use crate::evidence::{FlowEvidence, HEAD};
 use crate::observation::{FlowNo, Outcome};
@@ -66,6 +66,10 @@ struct Fared {
     died: u64,
     /// Of those, the ones that had opened, and after how many packets.
     cut: Vec<f64>,
+    /// Handshakes of the stack below that passed, whatever came of the flow then.
+    handshakes: u64,
+    /// Attempts that did not even pass that.
+    shut: u64,
     flows: Vec<String>,
     dead_flows: Vec<FlowNo>,
     /// Somebody else answered, or a host said no: that is another cause's.
@@ -81,6 +85,11 @@ impl Fared {
 
     fn lives(&self) -> bool {
         self.lived > 0 && self.died * 4 <= self.lived.max(1) * 3
+    }
+
+    /// Its handshake passes every time: what is dropped of it comes later.
+    fn begins(&self) -> bool {
+        self.handshakes >= thresholds::ALIKE_FLOWS as u64 && self.shut == 0 && !self.foreign
     }
 
     fn tally(&self, image: Image) -> String {
@@ -116,6 +125,10 @@ fn fared(case: &Case<'_>, lives: &Lives<'_>, place: &Place, image: Image) -> Far
         let failed = flow.attempts.iter().filter(|attempt| attempt.outcome != Outcome::Opened);
         let (mut silent, mut other) = (0, 0);
         for attempt in failed {
+            let begun = matches!(attempt.outcome, Outcome::Silent { connected: true } | Outcome::Cut { .. });
+            let stack = matches!(image, Image::Quic | Image::Inverse);
+            fared.handshakes += u64::from(stack && begun);
+            fared.shut += u64::from(!begun);
             match attempt.outcome {
                 Outcome::Silent { .. } | Outcome::HandshakeFailed { .. } | Outcome::Cut { .. } => silent += 1,
                 Outcome::Opened => {}
@@ -135,18 +148,27 @@ fn fared(case: &Case<'_>, lives: &Lives<'_>, place: &Place, image: Image) -> Far
             fared.died += silent;
             continue;
         }
-        let death = lives.dead.iter().find(|death| death.flow.plan.flow == flow.plan.flow);
+        fared.handshakes += 1;
+        let far = match flow.datagrams {
+            Some(counts) => counts.sent_up.saturating_sub(counts.lost_up),
+            None => traffic.life.answered.map_or(0, |mark| mark.packets),
+        };
+        let death = match image {
+            // Datagrams of the stack, acknowledgements and all, are counted at its socket.
+            Image::Quic | Image::Inverse => lives::fell_silent(case, flow, traffic).then_some(far as f64),
+            Image::Random | Image::Ascii | Image::Zero | Image::QuicShaped => lives
+                .dead
+                .iter()
+                .find(|death| death.flow.plan.flow == flow.plan.flow)
+                .map(|death| death.packets.low),
+        };
         match death {
-            Some(death) if early(&death) => {
+            Some(after) if after <= HEAD as f64 => {
                 fared.died += 1;
-                fared.cut.push(death.packets.low);
+                fared.cut.push(after);
                 fared.dead_flows.push(flow.plan.flow);
             }
             _ => {
-                let far = match flow.datagrams {
-                    Some(counts) => counts.sent_up - counts.lost_up,
-                    None => traffic.life.answered.map_or(0, |mark| mark.packets),
-                };
                 fared.far = fared.far.max(far);
                 // A flow that ended before the others were cut off proves nothing.
                 fared.lived += u64::from(far as f64 > cuts * 1.2 || traffic.counts.sent == 0 && cuts <= 3.0);
@@ -177,11 +199,8 @@ fn judge(case: &Case<'_>, lives: &Lives<'_>, place: &Place) -> Option<Claim> {
     if dead.is_empty() || alive.is_empty() {
         return None;
     }
-    let claim = if dead == [Image::Quic] && is_alive(Image::Inverse) && is_alive(Image::Random) {
-        Claim::new(Cause::QuicBlocked, Side::Path).at(place.address, &[Carrier::Quic]).rather_than(
-            Cause::UnknownProtocolBlocked,
-            "its bitwise inverse of the same sizes and times, which no classifier knows, gets through",
-        )
+    let claim = if let Some(claim) = quic_blocked(place, &all) {
+        claim
     } else if is_alive(Image::Quic) && dies(Image::Random) && dies(Image::Ascii) && dies(Image::Inverse) {
         Claim::new(Cause::UnknownProtocolBlocked, Side::Path)
             .at(place.address, &[Carrier::Udp, Carrier::QuicInverse])
@@ -203,9 +222,51 @@ fn judge(case: &Case<'_>, lives: &Lives<'_>, place: &Place) -> Option<Claim> {
     } else {
         return Some(undecided(place, &all, &dead));
     };
-    // QUIC's own size and times belong to its twin alone.
-    let controls = if dead == [Image::Quic] { vec![Image::Inverse] } else { alive };
-    Some(with_evidence(claim, &all, &dead, &controls))
+    if claim.cause == Cause::QuicBlocked {
+        // QUIC's own size and times belong to its twin alone, where that one lives.
+        let twin = is_alive(Image::Inverse);
+        let controls = if twin { vec![Image::Inverse] } else { alive };
+        return Some(with_evidence(claim, &all, &[Image::Quic], &controls));
+    }
+    Some(with_evidence(claim, &all, &dead, &alive))
+}
+
+/// QUIC dies, and what it does not share its look with lives: text, zeros, random datagrams, and its own twin.
+///
+/// What only looks like QUIC may die with it: then QUIC is known by its header, not by what is in it. Who looks at the
+/// first bit of a datagram alone (RFC 8999 section 5.1) drops the twin's short packets too, which have it set, and only
+/// those: its handshake, of QUIC's own sizes, must still pass every time.
+fn quic_blocked(place: &Place, all: &[(Image, Fared)]) -> Option<Claim> {
+    let of = |image: Image| all.iter().find(|(i, _)| *i == image).map(|(_, fared)| fared);
+    let lives = |image: Image| of(image).is_some_and(Fared::lives);
+    let quic = of(Image::Quic).filter(|quic| quic.dies())?;
+    let twin = of(Image::Inverse)?;
+    let plain = [Image::Ascii, Image::Zero].into_iter().all(|image| of(image).is_none_or(Fared::lives));
+    if !plain || !lives(Image::Random) || !(twin.lives() || twin.begins() && quic.handshakes == 0) {
+        return None;
+    }
+    let shaped = of(Image::QuicShaped);
+    let how = if shaped.is_some_and(Fared::dies) {
+        Some("what only looks like QUIC dies as well, so QUIC is known by its header")
+    } else if shaped.is_some_and(Fared::lives) {
+        Some("what only looks like QUIC gets through, so QUIC is known by more than its first bytes")
+    } else {
+        None
+    };
+    let rejected = if twin.lives() {
+        "its bitwise inverse of the same sizes and times, which no classifier knows, gets through"
+    } else {
+        "the handshake of its bitwise inverse, of the same sizes and times, gets through, and so do random datagrams"
+    };
+    let mut claim = Claim::new(Cause::QuicBlocked, Side::Path)
+        .at(place.address, &[Carrier::Quic])
+        .rather_than(Cause::UnknownProtocolBlocked, rejected);
+    let looks_alike = [Image::QuicShaped, Image::Inverse].into_iter().filter_map(of);
+    claim.explains.extend(looks_alike.flat_map(|fared| fared.dead_flows.iter().copied()));
+    if let Some(says) = how {
+        claim = claim.because(Evidence { says: says.to_owned(), ..Evidence::default() });
+    }
+    Some(claim)
 }
 
 /// Adds what the images did, and the chance that images that are alike fare so differently.

@@ -110,11 +110,15 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
 
 /// The moment from which a flow loses most clearly more than before.
 fn decay<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Decay<'c>> {
+    // What took all flows at once is no state of one.
+    let length = traffic.timeline.block_length().as_secs_f64();
+    let common = common_silences(case);
+    let is_common = |at: f64| common.iter().any(|(from, to)| at < *to && at + length > *from);
     let blocks: Vec<(f64, Counts)> = traffic
         .timeline
         .blocks()
-        .filter(|(_, counts)| counts.sent > 0)
         .map(|(at, counts)| (case.evidence.seconds(at), *counts))
+        .filter(|(at, counts)| counts.sent > 0 && !is_common(*at))
         .collect();
     // A flow that died is no decaying one.
     if traffic.life.trailing >= thresholds::DEATH_PACKETS || blocks.len() < 20 || traffic.counts.lost() < 20 {
@@ -156,6 +160,24 @@ fn decay<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Opti
         after,
         p: p.max(1e-12),
     })
+}
+
+/// When nothing was answered over any flow of datagrams, when a host did something, and when the listener was away: seconds
+/// of the run.
+fn common_silences(case: &Case<'_>) -> Vec<(f64, f64)> {
+    /// Bins of the run's pulse in a row: so many are no chance where a hundred probes a second are answered.
+    const BINS: usize = 10;
+    let evidence = case.evidence;
+    let spare = evidence.datagrams.length().as_secs_f64();
+    let mut silences: Vec<(f64, f64)> =
+        evidence.datagrams.blackouts(BINS).iter().map(|s| (s.from_s - spare, s.to_s + spare)).collect();
+    silences.extend(evidence.host.iter().map(|e| (evidence.seconds(e.from), evidence.seconds(e.to))));
+    // A flow of before is known to the new listener only when it has opened again.
+    const OPENS_AGAIN_WITHIN: f64 = 10.0;
+    silences.extend(evidence.restarts.iter().map(|restart| {
+        (evidence.seconds(restart.last_seen) - spare, evidence.seconds(restart.at) + OPENS_AGAIN_WITHIN)
+    }));
+    silences
 }
 
 /// How much likelier two rates are than one (log of the ratio).

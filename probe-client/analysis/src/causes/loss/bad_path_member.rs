@@ -1,13 +1,18 @@
 //! `bad-path-member`: one of several parallel links loses; which one a flow takes depends on its ports. Some source ports
 //! lose, each at a constant rate from its first packet on, and the others do not.
 
+use std::time::Duration;
+
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 use probe_protocol::time::Timestamp;
+use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::Carrier;
 
+use super::{tells_of_the_path, while_it_lived};
 use crate::causes::{Case, Claim, thresholds};
-use crate::observation::Purpose;
+use crate::evidence::FlowEvidence;
+use crate::observation::{Outcome, Purpose};
 use crate::stats::hypothesis::binomial_at_least;
 use crate::stats::recurrence::chi_square_at_least;
 
@@ -76,7 +81,91 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         })
         .filter(|port| port.blocks() >= 4)
         .collect();
-    judge(case, &ports).into_iter().collect()
+    judge(case, &ports).or_else(|| dead_ports(case)).into_iter().collect()
+}
+
+/// An attempt that was given up after so long has sent its opening several times.
+const GIVEN_UP: Duration = Duration::from_secs(1);
+/// Ports that must be dead, and alive, before it is said.
+const DEAD_PORTS: usize = 4;
+const LIVE_PORTS: usize = 12;
+/// Chance that a packet is lost on a path that is taken for a good one, and how often an attempt sends at least.
+const GOOD_LOSS: f64 = 0.1;
+const SENT: i32 = 3;
+
+/// Some source ports never get an opening through, though it is sent again and again, while others lose next to nothing.
+/// A table that is full does that too, but then the later ones die: here both kinds must be mixed all the time.
+fn dead_ports(case: &Case<'_>) -> Option<Claim> {
+    let mut tried: Vec<(Timestamp, bool, &FlowEvidence)> = Vec::new();
+    for (flow, _) in case.flows.iter().filter(|(flow, _)| {
+        flow.plan.carrier == Carrier::Udp
+            && flow.plan.dress == Dress::Random
+            && matches!(
+                flow.plan.purpose,
+                Purpose::Steady | Purpose::Crossed | Purpose::Trial | Purpose::Fan | Purpose::Fresh
+            )
+    }) {
+        for attempt in &flow.attempts {
+            match attempt.outcome {
+                Outcome::Opened => tried.push((attempt.from, true, flow)),
+                Outcome::Silent { .. } if attempt.to.since(attempt.from) >= GIVEN_UP => {
+                    tried.push((attempt.from, false, flow));
+                }
+                Outcome::Silent { .. }
+                | Outcome::Refused { .. }
+                | Outcome::NetworkError { .. }
+                | Outcome::LocalError { .. }
+                | Outcome::Foreign { .. }
+                | Outcome::Refusal { .. }
+                | Outcome::Cut { .. }
+                | Outcome::HandshakeFailed { .. } => {}
+            }
+        }
+    }
+    tried.sort_by_key(|(at, ..)| *at);
+    let dead = tried.iter().filter(|(_, opened, _)| !opened).count();
+    let alive = tried.len() - dead;
+    let early = tried[..tried.len() / 2].iter().filter(|(_, opened, _)| !opened).count();
+    let mixed = early * 4 >= dead && (dead - early) * 4 >= dead;
+    let (lost, sent) = case.flows.iter().filter(|(flow, traffic)| tells_of_the_path(flow, traffic)).fold(
+        (0, 0),
+        |(lost, sent), (_, traffic)| {
+            while_it_lived(traffic)
+                .iter()
+                .fold((lost, sent), |(lost, sent), (_, c)| (lost + c.lost(), sent + c.sent))
+        },
+    );
+    let good = lost as f64 <= thresholds::BENIGN_LOSS * 4.0 * sent as f64;
+    if dead < DEAD_PORTS || alive < LIVE_PORTS || !mixed || !good {
+        return None;
+    }
+    let p = binomial_at_least(dead as u64, tried.len() as u64, GOOD_LOSS.powi(SENT));
+    let share = dead as f64 / tried.len() as f64;
+    let mut names: Vec<String> =
+        tried.iter().filter(|(_, opened, _)| !opened).map(|(.., flow)| flow.plan.name.clone()).collect();
+    names.dedup();
+    (p < thresholds::PORTS_DIFFER).then(|| {
+        Claim::new(Cause::BadPathMember, Side::Path)
+            .probability(0.97)
+            .parameters(Parameters {
+                share: Some((share * 1e3).round() / 1e3),
+                number: Some(dead as u64),
+                loss_ratio: Some(1.0),
+                ..Parameters::default()
+            })
+            .because(Evidence {
+                flows: names,
+                says: format!(
+                    "from {dead} of {} source ports nothing got through at all, again and again, while the other {alive} \
+                     lost {lost} of {sent} packets",
+                    tried.len()
+                ),
+                test: Some(format!("openings lost by chance on a path with {:.0} % loss", GOOD_LOSS * 100.0)),
+                p: Some(p.max(1e-12)),
+                ..Evidence::default()
+            })
+            .rather_than(Cause::FlowLimit, "dead and live ports alternate from the first on")
+    })
 }
 
 /// Half of all datagrams were lost in this block.

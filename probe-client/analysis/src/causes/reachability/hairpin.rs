@@ -1,5 +1,6 @@
 //! `hairpin`: the client is inside the network that it should test from outside. The target has a public address, and
-//! yet the listener sees the client, translated, from a private address or from the target's own.
+//! yet the listener sees the client from a private address or from the target's own. Untranslated, that alone may be a
+//! network that uses public addresses inside, or one without NAT; it is a hairpin where the target is translated.
 
 use std::net::IpAddr;
 
@@ -12,8 +13,8 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let seen = case.flows.iter().find_map(|(flow, _)| {
         let opened = flow.opened.as_ref()?;
         let (target, source, observed) = (flow.plan.to.ip(), opened.source.ip(), opened.observed.ip());
-        // Untranslated, it is a network that uses public addresses inside, or one without NAT.
-        let turned = observed != source && (is_private(observed) || observed == target);
+        let translated = observed != source || case.is_translated(target) == Some(true);
+        let turned = translated && (is_private(observed) || observed == target);
         (is_public(target) && turned).then(|| (flow.plan.name.clone(), target, observed))
     });
     let Some((name, target, observed)) = seen else { return Vec::new() };

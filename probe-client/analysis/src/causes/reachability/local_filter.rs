@@ -47,12 +47,19 @@ fn claim(place: &Place, tried: &[Carrier], covers: &'static [Carrier], protocol:
     )
 }
 
-/// EPERM and EACCES of Unix, WSAEACCES of Windows, in the system's words or by number.
+/// EPERM and EACCES of Unix, WSAEACCES of Windows, in the system's words, in those of our own sockets, or by number.
 fn is_forbidden(says: &str) -> bool {
     let says = says.to_ascii_lowercase();
-    ["not permitted", "permission denied", "os error 1)", "os error 13)", "os error 10013)"]
-        .iter()
-        .any(|mark| says.contains(mark))
+    [
+        "not permitted",
+        "not permit the packet",
+        "permission denied",
+        "os error 1)",
+        "os error 13)",
+        "os error 10013)",
+    ]
+    .iter()
+    .any(|mark| says.contains(mark))
 }
 
 #[cfg(test)]
@@ -62,6 +69,7 @@ mod tests {
     #[test]
     fn only_a_prohibition_is_a_filter() {
         assert!(is_forbidden("Operation not permitted (os error 1)"));
+        assert!(is_forbidden("this host does not permit the packet to leave"));
         assert!(is_forbidden("Zugriff verweigert (os error 10013)"));
         assert!(!is_forbidden("Too many open files (os error 24)"));
         assert!(!is_forbidden("Network is unreachable (os error 101)"));

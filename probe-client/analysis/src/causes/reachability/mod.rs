@@ -4,6 +4,7 @@ pub(super) mod captive_portal;
 pub(super) mod hairpin;
 pub(super) mod local_filter;
 pub(super) mod not_forwarded;
+pub(super) mod proxy_only;
 pub(super) mod tcp_filtered;
 pub(super) mod tcp_refused;
 pub(super) mod udp_blocked;

@@ -1,5 +1,6 @@
 //! Each cause from made-up runs, with its boundary twins: just below the threshold nothing is said.
 
+mod check;
 mod lives;
 mod time;
 
@@ -12,8 +13,8 @@ use super::thresholds::{BENIGN_LOSS, FALSE_ALARM};
 use crate::made_up::MadeUp;
 use crate::model::{Analysis, Reach};
 use crate::observation::{
-    DatagramCounts, End, Excluded, Fate, HostEvent, HostFault, ListenerRestarted, Moved, Observation,
-    Outcome, PathMtu, Purpose, Rewritten,
+    Attempt, DatagramCounts, End, Excluded, Fate, HostEvent, HostFault, ListenerRestarted, Moved,
+    Observation, Outcome, PathMtu, Purpose, Rewritten,
 };
 use crate::stats::hypothesis::binomial_at_least;
 use crate::{Evidence, analyse};

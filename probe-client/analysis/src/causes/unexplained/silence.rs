@@ -3,15 +3,21 @@
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Evidence, Parameters, Side};
+use probe_protocol::wire::hello::Carrier;
 
 use crate::causes::loss::silences;
 use crate::causes::{Case, Claim};
-use crate::observation::FlowNo;
+use crate::observation::{FlowNo, Purpose};
 
 pub(super) fn detect(case: &Case<'_>, explained: &dyn Fn(FlowNo) -> bool) -> Vec<Claim> {
     let mut silent = Vec::new();
     let mut alive = Vec::new();
-    for (flow, traffic) in case.steady_udp() {
+    // Flows that are made to differ from one another die first; the steady ones go on beside them.
+    let crossed = case
+        .flows
+        .iter()
+        .filter(|(flow, _)| flow.plan.carrier == Carrier::Udp && flow.plan.purpose == Purpose::Crossed);
+    for (flow, traffic) in case.steady_udp().chain(crossed) {
         let blocks: Vec<_> = traffic.timeline.blocks().map(|(at, counts)| (at, *counts)).collect();
         let length = traffic.timeline.block_length();
         let longest = silences(&blocks).into_iter().max_by_key(|range| range.len());
