@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use super::judge::{Flow, Report};
 use super::{Event, Scenario};
+use crate::middlebox::topology::LINK_MTU;
 use crate::packet::Protocol;
 use crate::rules::truth::{Deed, Line};
 use crate::rules::{Action, Direction};
@@ -48,7 +49,9 @@ pub fn contradictions(scenario: &Scenario, report: &Report, lines: &[Line]) -> V
     }
     let mut ports: BTreeMap<u16, (&Flow, Dropped)> = BTreeMap::new();
     // A load's blocks are counted by themselves.
-    let probed = |flow: &&Flow| flow.transport == "udp" && !flow.id.starts_with("load/");
+    // Of a datagram in pieces only the first has a port to be known by.
+    let whole = |flow: &Flow| usize::from(flow.size_bytes) + HEADERS_V4 <= usize::from(LINK_MTU);
+    let probed = |flow: &&Flow| flow.transport == "udp" && !flow.id.starts_with("load/") && whole(flow);
     for flow in report.flows.iter().filter(probed) {
         if let Some(source) = flow.source.as_ref().and_then(|s| s.parse::<SocketAddr>().ok()) {
             ports.insert(source.port(), (flow, Dropped::default()));

@@ -203,9 +203,9 @@ fn an_invite_that_is_revoked_in_the_middle_ends_the_run_in_words() {
         let listed = admin(listener.state.path(), &["invite", "--list", "--json"]);
         let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
         let label = listed[0]["label"].as_str().unwrap().to_owned();
-        let target = listener.invite(lab.target(PORT));
+        let (client, target) = (lab.client(), listener.invite(lab.target(PORT)));
         let checked = std::thread::scope(|scope| {
-            let checking = scope.spawn(|| check(lab.client(), &target, &[]));
+            let checking = scope.spawn(|| check(client, &target, &[]));
             listener.wait_for("session-opened", |_| true);
             let revoked = admin(listener.state.path(), &["invite", "--revoke", &label]);
             assert!(revoked.status.success(), "{revoked:?}");
