@@ -146,6 +146,7 @@ pub fn world(family: &str, seed: u64) -> World {
     let tick = 1e-6;
     let meter = Box_::meter(rate, burst, tick);
     let ahead = Box_::fifo((rate * 6.0).max(12.5e6), 0.0, 2e6);
+    // A line that the trace's own load fills has a rate, too.
     let own_line = [Cause::Bufferbloat, Cause::RateLimit];
     // TCP beside a limited UDP fills the line that both share.
     let over_udp = [Cause::Bufferbloat, Cause::RateLimit, Cause::Congestion];
@@ -223,7 +224,7 @@ pub fn world(family: &str, seed: u64) -> World {
                 Sender::Timer { rate: rate * over.max(1.4), bytes, resolution: 1e-3 }
             };
             let line = Box_::fifo(rate * 4.0, 0.0, rate);
-            let truth = Truth { may: vec![Cause::Bufferbloat], ..limit("policer", rate, None) };
+            let truth = Truth { may: own_line.to_vec(), ..limit("policer", rate, None) };
             (vec![line, cable, Box_::meter(rate, burst, tick)], vec![flow(sender)], truth)
         }
         "policer/peak" => {
@@ -246,7 +247,7 @@ pub fn world(family: &str, seed: u64) -> World {
             } else {
                 Sender::Timer { rate: rate * over.max(1.4), bytes, resolution: 1e-3 }
             };
-            let truth = Truth { may: vec![Cause::Bufferbloat], ..limit("policer", rate, None) };
+            let truth = Truth { may: own_line.to_vec(), ..limit("policer", rate, None) };
             (vec![Box_::fifo(rate * 4.0, 0.0, rate * 0.4), cable, meter], vec![flow(sender)], truth)
         }
         "policer/fast" => {
@@ -281,14 +282,14 @@ pub fn world(family: &str, seed: u64) -> World {
             let kind = d.any();
             let line = Box_::fifo(rate * 2.0, 0.0, rate * 0.3);
             let sender = d.tcp(kind, Source::Endless);
-            let truth = Truth { may: vec![Cause::Bufferbloat], ..limit("policer", rate, Some(burst)) };
+            let truth = Truth { may: own_line.to_vec(), ..limit("policer", rate, Some(burst)) };
             (vec![line, cable, meter], vec![flow(sender)], truth)
         }
         "policer/before-line" => {
             let kind = d.any();
             let line = Box_::fifo(rate * 2.0, 0.0, rate * 0.6 + 2.0 * burst);
             let sender = d.tcp(kind, Source::Endless);
-            let truth = Truth { may: vec![Cause::Bufferbloat], ..limit("policer", rate, Some(burst)) };
+            let truth = Truth { may: own_line.to_vec(), ..limit("policer", rate, Some(burst)) };
             (vec![cable, meter, line], vec![flow(sender)], truth)
         }
         "policer/one-way" => {

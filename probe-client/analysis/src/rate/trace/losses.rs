@@ -18,6 +18,8 @@ use crate::stats::hypothesis::{binomial_at_least, fisher_at_least};
 const CONGESTED_BLOCKS: usize = 3;
 /// Share of all packets in parts with a queue of the trace's own, from which what overflows is that queue.
 const OWN_QUEUE: f64 = 0.2;
+/// A path that loses more than this by chance is rarer than a limit whose form is not recognised.
+const MOST_BY_CHANCE: f64 = 0.25;
 /// Shortest silence that is an outage, seconds.
 const OUTAGE: f64 = 1.0;
 
@@ -308,7 +310,7 @@ pub(super) fn losses(direction: Option<Direction>, way: &Way, by_events: u64) ->
         });
     }
     let even = rest.iter().map(|v| v.rest.gaps).fold(Gaps::default(), Gaps::plus).are_even();
-    if 2 * flat > total.1 && !even {
+    if 2 * flat > total.1 && !even && ratio <= MOST_BY_CHANCE {
         let periods: u64 = way.verdicts.iter().map(|v| v.rest.periods).sum();
         let burst = lost as f64 / periods.max(1) as f64;
         return Some(Draft {
