@@ -16,7 +16,7 @@ use probe_protocol::wire::hello::Carrier;
 
 pub use self::flow::{FlowEvidence, Rewrites};
 pub use self::life::{Gap, HEAD, Head, Life, Mark};
-pub use self::load::Loads;
+pub use self::load::{Beside, Loads};
 pub use self::pulse::{Bin, Blackout, Pulse};
 pub use self::traffic::{MarkFate, Marks, Traffic};
 pub use self::watched::{Watched, Watches};
@@ -113,6 +113,9 @@ impl Evidence {
             Observation::Probe(o) => {
                 self.saw(o.reply.map_or(o.sent, |reply| reply.at));
                 self.beat(o);
+                if self.flows.get(&o.flow).is_some_and(|f| f.plan.purpose == Purpose::Loaded) {
+                    self.loads.note_beside(o);
+                }
                 self.of_flow(o.flow, |flow| {
                     flow.traffic.probe(o);
                     let marks = &flow.plan.marks;
