@@ -98,7 +98,7 @@ impl LoadPlan {
     /// How long the steps take, pauses included, on a path without trouble or on one with limits, whichever is longer.
     pub fn duration(&self) -> Duration {
         let takes = |skips| self.without(skips).map(|step| step.usual() + self.gap).sum();
-        Duration::max(takes(When::Limited), takes(When::Free))
+        Duration::max(takes(When::Limited), takes(When::Free)).min(self.until.saturating_sub(self.first))
     }
 
     /// Bytes that all steps move at most.
