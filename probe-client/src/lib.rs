@@ -9,6 +9,7 @@ pub mod driver;
 pub mod engine;
 pub mod export;
 pub mod judge;
+pub mod lines;
 pub mod plan;
 pub mod record;
 pub mod report;

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use csv::{ByteRecord, ReaderBuilder};
 use probe_analysis::rate::trace::{Analyser, MAX_FLOWS, Row, Transport};
 use probe_protocol::finding::Direction;
 use thiserror::Error;
+
+use crate::lines::{LineError, Lines};
 
 /// A row may be sent so much earlier than the one before it: captures of several queues are not quite in order.
 const BACK_US: f64 = 1e6;
@@ -66,9 +67,9 @@ pub enum TraceError {
         /// How far back, seconds.
         back_s: f64,
     },
-    /// The file cannot be read on, or is no CSV.
-    #[error("the trace cannot be read: {0}")]
-    Csv(#[from] csv::Error),
+    /// A line cannot be read.
+    #[error(transparent)]
+    Line(#[from] LineError),
 }
 
 const COLUMNS: [&str; 6] = ["t_send_us", "bytes", "t_recv_us", "flow", "direction", "transport"];
@@ -80,12 +81,11 @@ struct Header {
 }
 
 impl Header {
-    fn read(record: &ByteRecord) -> Result<Self, TraceError> {
+    fn read(record: &Lines<impl Read>) -> Result<Self, TraceError> {
         let mut at = [None; 6];
         let mut has = Vec::new();
-        for (n, field) in record.iter().enumerate() {
-            let text = String::from_utf8_lossy(field);
-            let name = text.trim_start_matches('\u{feff}').trim().trim_matches('"').to_lowercase();
+        for (n, field) in record.fields().enumerate() {
+            let name = String::from_utf8_lossy(field).to_lowercase();
             if let Some(which) = COLUMNS.iter().position(|c| *c == name) {
                 if at[which].is_some() {
                     return Err(TraceError::TwiceNamed(COLUMNS[which]));
@@ -103,12 +103,12 @@ impl Header {
         Ok(Self { at, fields: record.len() })
     }
 
-    fn field<'r>(&self, record: &'r ByteRecord, column: usize) -> Option<&'r [u8]> {
-        record.get(self.at[column]?).map(<[u8]>::trim_ascii)
+    fn field<'r>(&self, record: &'r Lines<impl Read>, column: usize) -> Option<&'r [u8]> {
+        record.field(self.at[column]?)
     }
 
     /// A field as text, or why it is not what it should be.
-    fn text<'r>(&self, record: &'r ByteRecord, column: usize) -> Result<&'r str, String> {
+    fn text<'r>(&self, record: &'r Lines<impl Read>, column: usize) -> Result<&'r str, String> {
         let bytes = self.field(record, column).unwrap_or_default();
         std::str::from_utf8(bytes).map_err(|_| short(&String::from_utf8_lossy(bytes)))
     }
@@ -174,16 +174,14 @@ pub struct Seen {
 /// # Errors
 /// A [`TraceError`] at the first line that cannot be understood.
 pub fn read(from: impl Read, analyser: &mut Analyser) -> Result<(FlowNames, Seen), TraceError> {
-    let mut reader =
-        ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 16).from_reader(from);
-    let mut record = ByteRecord::new();
-    if !reader.read_byte_record(&mut record)? {
+    let mut record = Lines::new(from);
+    if !record.advance()? {
         return Err(TraceError::Empty);
     }
     let header = Header::read(&record)?;
     let (mut names, mut seen, mut before) = (FlowNames::default(), Seen::default(), f64::NEG_INFINITY);
-    while reader.read_byte_record(&mut record)? {
-        let line = record.position().map_or(0, csv::Position::line);
+    while record.advance()? {
+        let line = record.number();
         if record.len() != header.fields {
             return Err(TraceError::Fields { line, has: record.len(), needs: header.fields });
         }
@@ -196,7 +194,7 @@ pub fn read(from: impl Read, analyser: &mut Analyser) -> Result<(FlowNames, Seen
             time(&header, &record, 2).map_err(|v| wrong(2, v, "a time in microseconds (or empty: lost)"))?;
         let bytes = header
             .text(&record, 1)
-            .and_then(|t| t.parse::<u32>().ok().filter(|b| *b <= MAX_BYTES).ok_or_else(|| short(t)))
+            .and_then(|t| length(t).ok_or_else(|| short(t)))
             .map_err(|v| wrong(1, v, "a length in bytes"))?;
         if sent_us < before - BACK_US {
             return Err(TraceError::Order { line, back_s: (before - sent_us) / 1e6 });
@@ -221,8 +219,15 @@ pub fn read(from: impl Read, analyser: &mut Analyser) -> Result<(FlowNames, Seen
     Ok((names, seen))
 }
 
+/// A whole number of bytes; tools that keep all columns as fractions write `1500.0`.
+fn length(text: &str) -> Option<u32> {
+    let whole =
+        text.split_once('.').filter(|(_, rest)| rest.bytes().all(|b| b == b'0')).map_or(text, |(w, _)| w);
+    whole.parse::<u32>().ok().filter(|bytes| *bytes <= MAX_BYTES)
+}
+
 /// A time; none where the field is empty.
-fn time(header: &Header, record: &ByteRecord, column: usize) -> Result<Option<f64>, String> {
+fn time(header: &Header, record: &Lines<impl Read>, column: usize) -> Result<Option<f64>, String> {
     let text = header.text(record, column)?;
     if text.is_empty() {
         return Ok(None);
@@ -236,7 +241,7 @@ fn time(header: &Header, record: &ByteRecord, column: usize) -> Result<Option<f6
     }
 }
 
-fn direction(header: &Header, record: &ByteRecord) -> Result<Option<Direction>, String> {
+fn direction(header: &Header, record: &Lines<impl Read>) -> Result<Option<Direction>, String> {
     let text = header.text(record, 4)?;
     match text.to_ascii_lowercase().as_str() {
         "" => Ok(None),
@@ -246,7 +251,7 @@ fn direction(header: &Header, record: &ByteRecord) -> Result<Option<Direction>, 
     }
 }
 
-fn transport(header: &Header, record: &ByteRecord) -> Result<Option<Transport>, String> {
+fn transport(header: &Header, record: &Lines<impl Read>) -> Result<Option<Transport>, String> {
     let text = header.text(record, 5)?;
     match text.to_ascii_lowercase().as_str() {
         "" => Ok(None),
@@ -277,6 +282,7 @@ mod tests {
             " T_Send_us , bytes , t_recv_us , flow , direction , transport \n 1 , 100 , 2 , a , Up , UDP \n",
             "t_send_us,bytes,t_recv_us,direction\n-5,1,,\n\n",
             "t_send_us,bytes,t_recv_us\n1753000000123456,1500,1753000000143456",
+            "t_send_us,bytes,t_recv_us\n1.0,1500.0,2.0\n",
         ] {
             assert!(["1 rows", "2 rows"].contains(&said(text).as_str()), "{text:?}: {}", said(text));
         }
@@ -291,6 +297,9 @@ mod tests {
             ("t_send_us,bytes,t_recv_us,bytes\n", "names the column bytes twice"),
             ("t_send_us,bytes,t_recv_us\n", "a header and no rows"),
             ("t_send_us,bytes,t_recv_us\n1,2,3\n4,5\n", "line 3 has 2 fields, and the header has 3"),
+            ("t_send_us,bytes,t_recv_us\r\n\r\n1,2,3\r\n \r\n4,5\r\n", "line 5 has 2 fields"),
+            ("t_send_us,bytes,t_recv_us\n1,15.5,3\n", "line 2, column bytes: \"15.5\""),
+            ("t_send_us,bytes,t_recv_us\n1,\"15,3\n", "line 2: a quotation does not end"),
             (
                 "t_send_us,bytes,t_recv_us\n1,100,2\nx,100,2\n",
                 "line 3, column t_send_us: \"x\" is not a time",
