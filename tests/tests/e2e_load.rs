@@ -41,6 +41,7 @@ fn step(flows: &[&str], up: bool, experiment: LoadExperiment) -> LoadStep {
         stops_early: false,
         slice: None,
         stair: 0,
+        adapts: None,
     }
 }
 

@@ -35,7 +35,7 @@ fn a_clean_network_carries_every_step_both_ways() {
     assert!(loads.len() > 10, "{}", loads.len());
     for load in &loads {
         let (sent, lost) = counts(load);
-        assert!(sent > 20 && lost == 0, "{sent} sent, {lost} lost of {:?}", load.offered_bps);
+        assert!(sent >= 10 && lost == 0, "{sent} sent, {lost} lost of {:?}", load.offered_bps);
     }
     assert!(loads.iter().any(|l| l.up) && loads.iter().any(|l| !l.up));
 }

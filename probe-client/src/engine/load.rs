@@ -5,6 +5,9 @@
 //! flows itself, unless the driver has said that it moves those over UDP in threads of its own
 //! ([`Engine::move_loads_outside`]).
 
+mod adapt;
+mod watch;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +20,11 @@ use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 use probe_protocol::wire::{HANDSHAKE_LEN, Header};
 
+use self::adapt::Draining;
+use self::watch::{Limit, Watch};
 use super::flow::Flow;
 use super::{Action, Engine, Reason, Transmit};
-use crate::plan::load::{LoadPart, LoadPlan, LoadStep};
+use crate::plan::load::{LoadExperiment, LoadPart, LoadPlan, LoadStep};
 
 /// A load, shared between the engine and who moves it.
 pub type SharedTransfer = Arc<Mutex<Transfer>>;
@@ -58,6 +63,10 @@ pub(super) struct LoadRun {
     parts: Vec<Part>,
     counting: VecDeque<Counting>,
     ended_early: BTreeMap<u16, u8>,
+    /// What the steps have shown of each direction, up first.
+    limits: [Option<Limit>; 2],
+    watch: Option<Watch>,
+    draining: Option<Draining>,
     outside: bool,
     /// Bytes that streams have not handed to the system yet.
     backlog: BTreeMap<FlowNo, usize>,
@@ -126,6 +135,9 @@ impl LoadRun {
             parts: Vec::new(),
             counting: VecDeque::new(),
             ended_early: BTreeMap::new(),
+            limits: [None; 2],
+            watch: None,
+            draining: None,
             outside: false,
             backlog: BTreeMap::new(),
             fillers: BTreeMap::new(),
@@ -193,7 +205,11 @@ impl Engine {
     pub(super) fn load_due(&mut self, now: Timestamp) {
         let Some(mut load) = self.load.take() else { return };
         match load.stage {
-            Stage::Pause(until) if now >= until => self.next_load_step(now, &mut load),
+            Stage::Pause(until) if now >= until => {
+                if !load.is_draining(now) {
+                    self.next_load_step(now, &mut load);
+                }
+            }
             Stage::Asked(until) => self.begin_blocks(now, until, &mut load),
             Stage::Running(until) => self.look_at_step(now, until, &mut load),
             Stage::Counting if load.counting.is_empty() => load.stage = Stage::Over,
@@ -231,6 +247,13 @@ impl Engine {
                 load.stage = Stage::Counting;
                 return;
             };
+            let Some(step) = load.adapted(step) else {
+                load.next_step += 1;
+                continue;
+            };
+            if load.waits_for_counts(now, &step) {
+                return;
+            }
             load.next_step += 1;
             let enough = load.ended_early.get(&step.stair).is_some_and(|n| *n >= ENOUGH);
             let open: Vec<(FlowNo, Carrier, &LoadPart)> = step
@@ -242,7 +265,7 @@ impl Engine {
                     (flow.spec.purpose == Purpose::Bulk).then_some((flow.no, flow.spec.carrier, part))
                 })
                 .collect();
-            if enough || open.len() < step.parts.len() || now + step.length > ends {
+            if enough || open.len() < step.parts.len() || now + step.usual() > ends {
                 continue;
             }
             load.parts.clear();
@@ -376,11 +399,24 @@ impl Engine {
             }
         }
         load.stage = Stage::Running(now + longest);
+        let step = load.plan.steps.get(load.next_step.saturating_sub(1));
+        let watched = step.is_some_and(|s| s.adapts.is_some() && s.experiment == LoadExperiment::Staircase);
+        load.watch = load
+            .parts
+            .first()
+            .filter(|p| watched && p.carrier == Carrier::Udp)
+            .map(|part| Watch::new(now, part.order.rate_bps as f64 / (f64::from(part.order.size) * 8.0)));
     }
 
     fn look_at_step(&mut self, now: Timestamp, until: Timestamp, load: &mut LoadRun) {
         let Some(step) = load.plan.steps.get(load.next_step.saturating_sub(1)).cloned() else { return };
+        load.look(now);
         if now >= until {
+            self.end_step(now, load, false);
+            return;
+        }
+        let quiet = step.adapts.as_ref().and_then(|a| a.quiet);
+        if load.watch.as_ref().is_some_and(|w| w.is_enough(now, quiet)) {
             self.end_step(now, load, false);
             return;
         }
@@ -432,7 +468,8 @@ impl Engine {
     fn end_step(&mut self, now: Timestamp, load: &mut LoadRun, early: bool) {
         let Some(step) = load.plan.steps.get(load.next_step.saturating_sub(1)).cloned() else { return };
         let beside = beside(&load.parts);
-        let drain = if step.slice.is_some() { SLICE_DRAIN } else { DRAIN };
+        let waits = load.conclude(now, &step);
+        let drain = if step.slice.is_some() || waits { SLICE_DRAIN } else { DRAIN };
         for mut part in std::mem::take(&mut load.parts) {
             part.stopped_early = early;
             if part.order.up {

@@ -38,6 +38,43 @@ pub struct LoadStep {
     /// Steps of one stair, the rates of which ascend, have the same number: after two that ended early, the others are
     /// left out.
     pub stair: u16,
+    /// How it depends on what the earlier steps of its direction have shown; none where it does not.
+    pub adapts: Option<Adapt>,
+}
+
+/// How a step depends on the limit that the earlier steps of its direction have shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapt {
+    /// When it is played.
+    pub when: When,
+    /// The rates of its parts; those of the parts themselves are then the highest that they may have. Parts without one
+    /// send as they say.
+    pub rates: Vec<Share>,
+    /// In datagrams of the length with which the limit was found.
+    pub same_size: bool,
+    /// It ends after this time where nothing is lost or held up, and else as soon as the limit is known. None: it takes
+    /// its whole length.
+    pub quiet: Option<Duration>,
+}
+
+/// When a step is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// As long as its direction has shown no limit.
+    Free,
+    /// Once it has shown one.
+    Limited,
+}
+
+/// A rate by the limit that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Percent of its bits per second.
+    Bits(u64),
+    /// Percent of its packets per second, whatever the length of these.
+    Packets(u64),
 }
 
 /// What one flow sends in a step.
@@ -58,14 +95,25 @@ pub struct LoadPart {
 }
 
 impl LoadPlan {
-    /// How long the steps take at most, pauses included.
+    /// How long the steps take, pauses included, on a path without trouble or on one with limits, whichever is longer.
     pub fn duration(&self) -> Duration {
-        self.steps.iter().map(|step| step.length + self.gap).sum()
+        let takes = |skips| self.without(skips).map(|step| step.usual() + self.gap).sum();
+        Duration::max(takes(When::Limited), takes(When::Free)).min(self.until.saturating_sub(self.first))
     }
 
     /// Bytes that all steps move at most.
     pub fn bytes(&self) -> u64 {
-        self.steps.iter().map(LoadStep::bytes).sum()
+        let moves = |skips| self.without(skips).map(LoadStep::bytes).sum();
+        u64::max(moves(When::Limited), moves(When::Free))
+    }
+
+    /// All but these. The stair that finds the limit is played in any case.
+    fn without(&self, skips: When) -> impl Iterator<Item = &LoadStep> {
+        let is_stair = |step: &LoadStep| step.experiment == LoadExperiment::Staircase;
+        self.steps.iter().filter(move |step| {
+            let when = step.adapts.as_ref().map_or(When::Always, |a| a.when);
+            when != skips || (when == When::Free && is_stair(step))
+        })
     }
 
     /// The highest rate of any step, one direction, bits per second.
@@ -85,8 +133,13 @@ impl LoadPlan {
 }
 
 impl LoadStep {
+    /// How long it takes where nothing is wrong.
+    pub fn usual(&self) -> Duration {
+        self.adapts.as_ref().and_then(|a| a.quiet).map_or(self.length, |quiet| quiet.min(self.length))
+    }
+
     fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes(self.length)).sum()
+        self.parts.iter().map(|part| part.bytes(self.usual())).sum()
     }
 }
 

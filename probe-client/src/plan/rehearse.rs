@@ -114,6 +114,7 @@ impl Plan {
             stops_early: false,
             slice: Some(SLICE),
             stair: 0,
+            adapts: None,
         };
         Self {
             flows,

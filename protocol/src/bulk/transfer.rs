@@ -21,7 +21,7 @@ pub enum Side {
 }
 
 /// Orders that are remembered.
-const MAX_TALLIES: usize = 3;
+const MAX_TALLIES: usize = 12;
 /// Bins of each.
 const MAX_BINS: usize = 2048;
 /// Ranges of the ledger.

@@ -1,17 +1,36 @@
 //! What is kept of loads: all steps, with bins that grow coarser when there are too many.
 
-use crate::observation::{DelayRange, Load, LoadBin};
+use std::time::Duration;
+
+use probe_protocol::time::Timestamp;
+
+use crate::observation::{DelayRange, Fate, FlowNo, Load, LoadBin, Probe};
 
 /// Steps kept; further ones are counted as dropped.
 const MAX_STEPS: usize = 16_384;
 /// Bins kept over all steps, 72 bytes each. A staircase with two sizes, both directions and bursts has about 20,000.
 const MAX_BINS: usize = 131_072;
 
+/// Probes beside a load that are kept singly: a check's are a thousand. Of a longer run the first are.
+const MAX_BESIDE: usize = 16_384;
+
+/// A probe of a flow that measures latency under load.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// Which flow.
+    pub flow: FlowNo,
+    /// When it was sent.
+    pub sent: Timestamp,
+    /// Its round trip; none where it was lost.
+    pub took: Option<Duration>,
+}
+
 /// Steps of load in the order in which they were told.
 #[derive(Clone, Debug, Default)]
 pub struct Loads {
     steps: Vec<Load>,
     bins: usize,
+    beside: Vec<Beside>,
 }
 
 impl Loads {
@@ -23,6 +42,18 @@ impl Loads {
     /// Whether there was any load.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Probes that were sent beside the load.
+    pub fn beside(&self) -> &[Beside] {
+        &self.beside
+    }
+
+    pub(super) fn note_beside(&mut self, probe: &Probe) {
+        if self.beside.len() < MAX_BESIDE && !matches!(probe.fate, Fate::Excluded(_) | Fate::LostUnknown) {
+            let took = probe.reply.map(|reply| reply.at.since(probe.sent));
+            self.beside.push(Beside { flow: probe.flow, sent: probe.sent, took });
+        }
     }
 
     pub(super) fn note(&mut self, step: &Load, dropped: &mut u64) {
@@ -74,7 +105,6 @@ fn join(a: LoadBin, b: LoadBin) -> LoadBin {
 
 #[cfg(test)]
 mod tests {
-    use probe_protocol::time::Timestamp;
     use probe_protocol::wire::hello::Carrier;
 
     use super::*;

@@ -16,7 +16,7 @@ use probe_protocol::wire::hello::Carrier;
 
 pub use self::flow::{FlowEvidence, Rewrites};
 pub use self::life::{Gap, HEAD, Head, Life, Mark};
-pub use self::load::Loads;
+pub use self::load::{Beside, Loads};
 pub use self::pulse::{Bin, Blackout, Pulse};
 pub use self::traffic::{MarkFate, Marks, Traffic};
 pub use self::watched::{Watched, Watches};
@@ -245,6 +245,9 @@ impl Evidence {
             };
             let pulse = if is_stream { &mut self.streams } else { &mut self.datagrams };
             pulse.add(since_start, &bin);
+        }
+        if flow.plan.purpose == Purpose::Loaded {
+            self.loads.note_beside(o);
         }
         flow.traffic.probe(o);
         let marks = &flow.plan.marks;

@@ -1,23 +1,36 @@
 //! `udp-deprioritized`: when the line is full, UDP waits or dies before TCP does.
+//!
+//! UDP that asks for less than half of a full line, beside TCP that asks for the rest and more: a fair queue gives UDP all
+//! it asks for, one queue for both delays both alike, and only a queue that lets TCP go first makes UDP wait while TCP
+//! passes. So three things must come together: UDP gets too little, TCP more than its half, and the small probes of UDP
+//! wait or die beside those of TCP that do not.
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 use probe_protocol::wire::hello::Carrier;
 
-use super::steps::{self, Step};
+use super::series;
 use crate::causes::thresholds::FALSE_ALARM;
 use crate::causes::{Case, Claim};
-use crate::observation::LoadExperiment;
+use crate::evidence::Beside;
+use crate::observation::{Load, LoadExperiment};
+use crate::rate::quantile;
 use crate::stats::hypothesis::fisher_at_least;
 
-/// Loss of UDP beside TCP from which it is harmed.
-const HARMED: f64 = 0.05;
+/// UDP that gets less than this share of what it asks for is harmed.
+const HARMED: f64 = 0.9;
+/// UDP may ask for this share of what gets through, and a fair queue owes it that.
+const OWED: f64 = 0.5;
+/// TCP must have got this share of what got through.
+const FAVOURED: f64 = 0.6;
 /// Loss of UDP alone at the same rate up to which that rate is no trouble by itself.
 const FINE_ALONE: f64 = 0.01;
-/// Share of UDP's loss that TCP may have.
-const SPARED: f64 = 0.3;
-/// Pairs that must agree.
-const PAIRS: usize = 2;
+/// A probe is late if it took so much longer than nine of ten of TCP's, seconds.
+const LATE: f64 = 0.015;
+/// Steps that must agree.
+const STEPS: usize = 2;
+/// A step begins to tell after this part of it: TCP is as fast as it gets.
+const EARLY: f64 = 0.3;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     if case.evidence.loads.is_empty() {
@@ -26,62 +39,125 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     [Direction::Up, Direction::Down].into_iter().filter_map(|direction| of(case, direction)).collect()
 }
 
-fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
-    let all = steps::steps(case, direction);
-    let interleaved = |carriers: &[Carrier]| -> Vec<&Step> {
-        all.iter()
-            .filter(|s| s.experiment == LoadExperiment::Interleaved && carriers.contains(&s.carrier))
-            .collect()
-    };
-    let udp = interleaved(&[Carrier::Udp]);
-    let tcp = interleaved(&[Carrier::Tcp, Carrier::Tls]);
-    let (mut bad, mut counted) = (Vec::new(), [0u64; 4]);
-    for step in &udp {
-        let beside: Vec<&&Step> = tcp.iter().filter(|t| t.number == step.number).collect();
-        // One flow of each: two of one kind would be given two shares by a fair queue.
-        let [other] = beside.as_slice() else { continue };
-        let rivals = udp.iter().filter(|u| u.number == step.number).count();
-        let is_alone_fine = all.iter().any(|s| {
-            s.carrier == Carrier::Udp && s.alone && s.sent_bps >= 0.95 * step.sent_bps && s.loss <= FINE_ALONE
-        });
-        // UDP that asks for more than half of the line loses to a fair queue, and that is fair.
-        let asks_little = step.sent_bps <= 0.5 * (step.arrived_bps + other.arrived_bps);
-        if rivals == 1
-            && is_alone_fine
-            && asks_little
-            && step.loss >= HARMED
-            && other.loss < SPARED * step.loss
-        {
-            counted[0] += step.lost;
-            counted[1] += step.packets;
-            counted[2] += other.lost;
-            counted[3] += other.packets;
-            bad.push(*step);
+/// What arrived of a part by the end of its step, and what was sent, payload bytes after the early part.
+fn in_time(load: &Load) -> (f64, f64) {
+    let least = load.bins.iter().filter_map(|b| b.delay).map(|d| d.min).min().unwrap_or(0);
+    let begins = load.from + load.to.since(load.from).mul_f64(EARLY);
+    let (mut sent, mut got) = (0.0, 0.0);
+    for bin in &load.bins {
+        let Some(late) = bin.delay.map(|d| std::time::Duration::from_nanos((d.mean - least).max(0) as u64))
+        else {
+            sent += if bin.at >= begins { bin.bytes as f64 } else { 0.0 };
+            continue;
+        };
+        let arrives = bin.at + late;
+        sent += if bin.at >= begins { bin.bytes as f64 } else { 0.0 };
+        if arrives >= begins && arrives <= load.to {
+            got += bin.bytes.saturating_sub(bin.lost_bytes) as f64;
         }
     }
-    if bad.len() < PAIRS || bad.len() * 3 < udp.len() * 2 {
+    (got, sent)
+}
+
+/// Round trips, seconds, of the probes of these carriers while both parts ran; a lost one took for ever.
+fn probes(case: &Case<'_>, udp: &Load, is_tcp: bool) -> Vec<f64> {
+    let begins = udp.from + udp.to.since(udp.from).mul_f64(EARLY);
+    let fits = |b: &&Beside| {
+        let carrier = case.evidence.flows.get(&b.flow).map(|f| f.plan.carrier);
+        let fits = if is_tcp {
+            matches!(carrier, Some(Carrier::Tcp | Carrier::Tls))
+        } else {
+            carrier == Some(Carrier::Udp)
+        };
+        fits && b.sent >= begins && b.sent <= udp.to
+    };
+    let took = |b: &Beside| b.took.map_or(f64::INFINITY, |t| t.as_secs_f64());
+    case.evidence.loads.beside().iter().filter(fits).map(took).collect()
+}
+
+fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
+    let up = direction == Direction::Up;
+    let steps: Vec<&Load> = case
+        .evidence
+        .loads
+        .steps()
+        .iter()
+        .filter(|l| l.up == up && l.experiment == LoadExperiment::Interleaved)
+        .collect();
+    let alone = series::stretches(case, direction);
+    let of_udp: Vec<&Load> = steps.iter().copied().filter(|l| l.carrier == Carrier::Udp).collect();
+    let (mut bad, mut asked, mut got) = (Vec::new(), 0.0, 0.0);
+    let (mut late, mut tcp_late) = ((0u64, 0u64), (0u64, 0u64));
+    let mut waits: Vec<f64> = Vec::new();
+    for udp in &of_udp {
+        let beside: Vec<&&Load> = steps
+            .iter()
+            .filter(|l| l.step == udp.step && matches!(l.carrier, Carrier::Tcp | Carrier::Tls))
+            .collect();
+        // One flow of each: two of one kind would be given two shares by a fair queue.
+        let [tcp] = beside.as_slice() else { continue };
+        let (udp_got, udp_sent) = in_time(udp);
+        let (tcp_got, _) = in_time(tcp);
+        let whole = udp_got + tcp_got;
+        let rate = udp.offered_bps as f64 / 8.0;
+        let is_alone_fine = alone
+            .iter()
+            .filter_map(|s| s.through(true))
+            .any(|t| t.sent >= 0.95 * rate && t.loss() <= FINE_ALONE);
+        let is_starved =
+            udp_got < HARMED * udp_sent && udp_sent <= OWED * whole && tcp_got >= FAVOURED * whole;
+        if !is_alone_fine || !is_starved {
+            continue;
+        }
+        let mut of_tcp = probes(case, udp, true);
+        let of_udp = probes(case, udp, false);
+        let Some(limit) = quantile(&mut of_tcp, 0.9).filter(|q| q.is_finite()).map(|q| q + LATE) else {
+            continue;
+        };
+        let count = |list: &[f64]| (list.iter().filter(|t| **t > limit).count() as u64, list.len() as u64);
+        let add = |sum: &mut (u64, u64), (a, b): (u64, u64)| *sum = (sum.0 + a, sum.1 + b);
+        add(&mut late, count(&of_udp));
+        add(&mut tcp_late, count(&of_tcp));
+        let mut seen: Vec<f64> = of_udp.iter().copied().filter(|t| t.is_finite()).collect();
+        if let (Some(slow), Some(quick)) = (quantile(&mut seen, 0.5), quantile(&mut of_tcp, 0.5)) {
+            waits.push(slow - quick);
+        }
+        asked += udp_sent;
+        got += udp_got;
+        bad.push(*udp);
+    }
+    if bad.len() < STEPS || bad.len() < of_udp.len() {
         return None;
     }
-    let p = fisher_at_least(counted[0], counted[1], counted[2], counted[3]);
-    let ratio = counted[0] as f64 / counted[1].max(1) as f64;
+    let p = fisher_at_least(late.0, late.1, tcp_late.0, tcp_late.1);
+    let added = quantile(&mut waits, 0.5).filter(|w| *w > 0.0);
+    let short = 1.0 - got / asked;
+    let says = format!(
+        "beside TCP, {:.0} % of what UDP sent did not arrive in its time, though it asked for less than half of the line; \
+         {} of {} small UDP probes were lost or late, and {} of {} of TCP's",
+        short * 100.0,
+        late.0,
+        late.1,
+        tcp_late.0,
+        tcp_late.1
+    );
     (p < FALSE_ALARM).then(|| {
-        let says = format!(
-            "beside TCP, UDP lost {} of {} packets and TCP {} of {}, while the same UDP alone lost next to nothing and \
-             asked for less than half of what got through",
-            counted[0], counted[1], counted[2], counted[3]
-        );
         Claim::new(Cause::UdpDeprioritized, Side::Path)
             .direction(direction)
             .probability(0.97)
-            .parameters(Parameters { loss_ratio: Some((ratio * 1e4).round() / 1e4), ..Parameters::default() })
+            .parameters(Parameters {
+                loss_ratio: Some((short * 1e4).round() / 1e4),
+                added_delay_ms: added.map(|s| (s * 1e4).round() / 10.0),
+                ..Parameters::default()
+            })
             .because(Evidence {
                 flows: bad.iter().map(|s| case.evidence.name(s.flow)).take(4).collect(),
-                from_s: bad.iter().map(|s| s.from_s).reduce(f64::min),
-                to_s: bad.iter().map(|s| s.to_s).reduce(f64::max),
+                from_s: bad.iter().map(|l| case.evidence.seconds(l.from)).reduce(f64::min),
+                to_s: bad.iter().map(|l| case.evidence.seconds(l.to)).reduce(f64::max),
                 says,
                 test: Some("Fisher's exact test".to_owned()),
                 p: Some(p),
             })
-            .rather_than(Cause::Congestion, "TCP in the same queue at the same time was spared")
+            .rather_than(Cause::Congestion, "TCP on the same line at the same time was spared")
     })
 }

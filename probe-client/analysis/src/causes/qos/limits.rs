@@ -1,66 +1,37 @@
 //! `udp-policer`, `udp-shaper`, `rate-limit`, `udp-flood-protection` and `bufferbloat`, from a staircase of rates.
 //!
-//! A limit is a plateau: two steps or more that were offered different rates, lost packets, and got the same through.
+//! What limits is told by [`measure`]: a bucket or a queue that explains which packets were lost or late, and steps above
+//! it that got the same through. Small packets at more of its packets a second and less of its bits tell which of the two
+//! it counts. TCP far above it tells whom it is for.
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 use probe_protocol::wire::hello::Carrier;
 
-use super::steps::{self, Step};
+use super::measure::{self, Kind, Measured};
+use super::series::{self, Stream, Stretch};
+use super::{hold, steps, throttled};
+use crate::causes::thresholds::FALSE_ALARM;
 use crate::causes::{Case, Claim};
-use crate::observation::LoadExperiment;
-use crate::rate::quantile;
+use crate::observation::{HostFault, LoadExperiment};
+use crate::stats::hypothesis::fisher_at_least;
 
-/// Loss from which a step is above the limit: well above what benign paths lose.
-const ABOVE: f64 = 0.03;
-/// Plateau: the highest and the lowest of it differ by at most this ratio.
-const FLAT: f64 = 1.06;
-/// Steps of a plateau must have been offered rates at least this far apart.
-const OFFERED: f64 = 1.15;
 /// An end's ceiling this near to a plateau is a plateau of the end.
 const NEAR_CEILING: f64 = 1.15;
 /// TCP must beat a limit by so much not to be bound by it.
 const BEATS: f64 = 1.2;
-/// Added delay, as time, from which what exceeds a limit is queued, not dropped at once.
-const QUEUED: f64 = 0.01;
-/// Added delay from which a full line harms everybody.
+/// Up to this ratio TCP meets the same limit.
+const MEETS: f64 = 1.1;
+/// TCP that gets less than this share of it is held down by something else, as far as we know.
+const HELD_DOWN: f64 = 0.3;
+/// TCP must have been offered so much more than the limit.
+const OFFERED: f64 = 1.25;
+/// Added delay from which a full line harms everybody, seconds.
 const BLOAT: f64 = 0.1;
-
-/// A plateau over steps.
-struct Plateau<'s> {
-    steps: Vec<&'s Step>,
-    /// Bits per second, or packets per second.
-    rate: f64,
-}
-
-/// The lossy steps that got the same through, by `what`.
-fn plateau<'s>(steps: &[&'s Step], what: fn(&Step) -> f64) -> Option<Plateau<'s>> {
-    let lossy: Vec<&Step> = steps.iter().copied().filter(|s| s.loss >= ABOVE).collect();
-    let mut rates: Vec<f64> = lossy.iter().map(|s| what(s)).collect();
-    let middle = quantile(&mut rates, 0.5)?;
-    let flat: Vec<&Step> =
-        lossy.iter().copied().filter(|s| (what(s) / middle).max(middle / what(s)) <= FLAT.sqrt()).collect();
-    let offered = flat
-        .iter()
-        .map(|s| s.sent_bps)
-        .fold((f64::INFINITY, 0.0), |(a, b), x| (f64::min(a, x), f64::max(b, x)));
-    let enough = flat.len() >= 2 && flat.len() * 3 >= lossy.len() * 2 && offered.1 >= OFFERED * offered.0;
-    let mut rates: Vec<f64> = flat.iter().map(|s| what(s)).collect();
-    enough.then(|| quantile(&mut rates, 0.5).map(|rate| Plateau { steps: flat, rate })).flatten()
-}
-
-/// Added delay of the lossy steps against the quietest moment of the same flows, seconds.
-fn added(steps: &[&Step], above: &[&Step]) -> Option<f64> {
-    let mut each: Vec<f64> = above
-        .iter()
-        .filter_map(|s| {
-            let least =
-                steps.iter().filter(|o| o.flow == s.flow).filter_map(|o| o.least_delay).reduce(f64::min)?;
-            Some(s.delay? - least)
-        })
-        .collect();
-    quantile(&mut each, 0.5)
-}
+/// Small packets at so many of the limit's packets a second, and at most so many of its bits, tell which it counts.
+const CROSS: (f64, f64) = (1.2, 0.9);
+/// Loss of those from which the limit is of packets, and up to which it is of bytes.
+const CROSSED: (f64, f64) = (0.05, 0.01);
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     if case.evidence.loads.is_empty() {
@@ -70,52 +41,68 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
 }
 
 fn of(case: &Case<'_>, direction: Direction) -> Vec<Claim> {
-    let all = steps::steps(case, direction);
-    let stairs: Vec<&Step> = all
-        .iter()
-        .filter(|s| s.carrier == Carrier::Udp && s.alone && s.experiment == LoadExperiment::Staircase)
-        .collect();
-    let mut claims: Vec<Claim> = bloat(case, direction, &all).into_iter().collect();
-    let sizes: std::collections::BTreeSet<u16> = stairs.iter().map(|s| s.size).collect();
-    let by_bits = plateau(&stairs, |s| s.arrived_bps);
-    let by_packets = plateau(&stairs, |s| s.arrived_pps);
-    let sizes_in =
-        |p: &Plateau<'_>| p.steps.iter().map(|s| s.size).collect::<std::collections::BTreeSet<_>>().len();
-    // Two sizes tell bytes from packets: the plateau that holds for both is the limit's.
-    let packets =
-        by_packets.as_ref().filter(|p| sizes_in(p) > 1 && by_bits.as_ref().is_none_or(|b| sizes_in(b) < 2));
-    if let Some(found) = packets {
-        claims.push(flood(case, direction, found));
-        return claims;
+    let (fresh, all): (Vec<Stretch>, Vec<Stretch>) =
+        series::stretches(case, direction).into_iter().partition(|s| s.experiment == LoadExperiment::Fresh);
+    if let Some(found) = hold::of(case, &all) {
+        return vec![held(case, direction, &all, &found)];
+    }
+    let mut sizes: Vec<u16> = all.iter().map(|s| s.size).collect();
+    sizes.sort_unstable();
+    let (Some(small), Some(large)) = (sizes.first().copied(), sizes.last().copied()) else {
+        return Vec::new();
+    };
+    let of_size = |size| all.iter().filter(move |s| s.size == size).collect::<Vec<&Stretch>>();
+    let (few, many) = (of_size(large), of_size(small));
+    if let Some(found) = measure::measure(&few) {
+        if small < large {
+            match crossed(&found, &many) {
+                Some(true) => return flood(case, direction, &found, &all),
+                Some(false) => {}
+                None if found.lost > 0 => return vec![undecided(case, direction, &found)],
+                None => {}
+            }
+        }
+        if let Some(claim) = throttled::in_a_check(case, direction, &found, &few, &fresh) {
+            return vec![claim];
+        }
+        return limit(case, direction, found.with_burst_of(&many));
     }
     // A limit of packets a second that large packets never reach.
-    if sizes.len() > 1
-        && let Some(found) = &by_packets
-        && let Some(small) = sizes.first()
-        && found.steps.iter().all(|s| s.size == *small)
-        && stairs.iter().any(|s| {
-            s.size > *small && s.loss < 0.01 && s.sent_bps > 1.1 * by_bits.as_ref().map_or(0.0, |b| b.rate)
-        })
+    if small < large
+        && let Some(found) = measure::measure(&many)
     {
-        claims.push(flood(case, direction, found));
-        return claims;
+        let passes =
+            |s: &&Stretch| s.through(true).is_some_and(|t| t.loss() < CROSSED.1 && t.sent > 1.1 * found.rate);
+        if found.kind == Kind::Policer && few.iter().any(|s| passes(s)) {
+            return flood(case, direction, &found, &all);
+        }
     }
-    if let Some(found) = by_bits {
-        claims.extend(limit(case, direction, &all, &stairs, &found));
-    }
-    claims
+    congested(case, direction, &few).into_iter().collect()
 }
 
-fn flows(case: &Case<'_>, steps: &[&Step]) -> Vec<String> {
-    let mut names: Vec<String> = steps.iter().map(|s| case.evidence.name(s.flow)).collect();
-    names.dedup();
-    names.truncate(8);
-    names
+/// Whether the limit counts packets; none where nothing tells.
+fn crossed(found: &Measured<'_>, small: &[&Stretch]) -> Option<bool> {
+    let tells = small
+        .iter()
+        .filter_map(|s| s.through(true))
+        .filter(|t| t.sent_packets >= CROSS.0 * found.packets_per_second && t.sent <= CROSS.1 * found.rate);
+    let losses: Vec<f64> = tells.map(|t| t.loss()).collect();
+    let most = losses.iter().copied().reduce(f64::max)?;
+    if most >= CROSSED.0 {
+        Some(true)
+    } else if most < CROSSED.1 {
+        Some(false)
+    } else {
+        None
+    }
 }
 
-fn evidence(case: &Case<'_>, steps: &[&Step], says: String) -> Evidence {
+fn evidence(case: &Case<'_>, steps: &[&Stretch], says: String) -> Evidence {
+    let mut flows: Vec<String> = steps.iter().map(|s| case.evidence.name(s.flow)).collect();
+    flows.dedup();
+    flows.truncate(8);
     Evidence {
-        flows: flows(case, steps),
+        flows,
         from_s: steps.iter().map(|s| s.from_s).reduce(f64::min),
         to_s: steps.iter().map(|s| s.to_s).reduce(f64::max),
         says,
@@ -123,122 +110,213 @@ fn evidence(case: &Case<'_>, steps: &[&Step], says: String) -> Evidence {
     }
 }
 
-fn flood(case: &Case<'_>, direction: Direction, found: &Plateau<'_>) -> Claim {
+fn held(case: &Case<'_>, direction: Direction, all: &[Stretch], found: &hold::Hold) -> Claim {
     let says = format!(
-        "of UDP at different bit rates {:.0} packets a second got through, and no more, whatever their size",
-        found.rate
+        "above {:.0} packets a second UDP was cut off for a time, in each of {} steps of different rates and sizes",
+        found.packets_per_second, found.steps
     );
+    let steps: Vec<&Stretch> = all.iter().collect();
+    let because =
+        Evidence { from_s: Some(found.from_s), to_s: Some(found.to_s), ..evidence(case, &steps, says) };
+    let parameters = Parameters {
+        packets_per_second: Some(found.packets_per_second.round()),
+        hold_s: found.hold_s.map(|s| (s * 100.0).round() / 100.0),
+        ..Parameters::default()
+    };
     Claim::new(Cause::UdpFloodProtection, Side::Path)
         .direction(direction)
         .probability(0.97)
-        .parameters(Parameters { packets_per_second: Some(found.rate.round()), ..Parameters::default() })
-        .because(evidence(case, &found.steps, says))
-        .rather_than(Cause::UdpPolicer, "the same bits in larger packets get through")
+        .parameters(parameters)
+        .because(because)
+        .rather_than(Cause::UdpPolicer, "packets of other sizes trigger it at the same number a second")
 }
 
-fn limit(
-    case: &Case<'_>,
-    direction: Direction,
-    all: &[Step],
-    stairs: &[&Step],
-    found: &Plateau<'_>,
-) -> Option<Claim> {
-    let near = |carrier, size| {
-        steps::ceiling(case, direction, carrier, size).is_some_and(|c| c < NEAR_CEILING * found.rate)
-    };
-    if found.steps.iter().all(|s| near(Carrier::Udp, s.size)) {
-        return None;
-    }
-    let added = added(stairs, &found.steps).unwrap_or(0.0);
-    let is_shaper = added >= QUEUED;
-    let mut bursts: Vec<f64> = all
-        .iter()
-        .filter(|s| s.carrier == Carrier::Udp && s.alone && s.sent_bps > OFFERED * found.rate)
-        .filter_map(|s| s.before_loss)
-        .map(|(bytes, time)| bytes - found.rate / 8.0 * time)
-        .filter(|b| *b > 0.0)
-        .collect();
-    let burst = (!is_shaper).then(|| quantile(&mut bursts, 0.5)).flatten();
+fn flood(case: &Case<'_>, direction: Direction, found: &Measured<'_>, all: &[Stretch]) -> Vec<Claim> {
+    let beside = series::background(case)[0].1;
+    let rate = measure::packets_per_second(all, found).map_or(found.packets_per_second, |fit| fit);
+    let sent = found.above.first().and_then(|s| s.through(false)).map_or(1.0, |t| t.sent_packets);
+    let rate = rate * (1.0 + beside / sent.max(1.0));
     let says = format!(
-        "of UDP offered at {:.1} to {:.1} Mbit/s, {:.2} Mbit/s got through each time; delay {}",
-        found.steps.iter().map(|s| s.sent_bps).fold(f64::INFINITY, f64::min) / 1e6,
-        found.steps.iter().map(|s| s.sent_bps).fold(0.0, f64::max) / 1e6,
-        found.rate / 1e6,
-        if is_shaper { format!("rose by {:.0} ms before", added * 1e3) } else { "stayed flat".to_owned() }
+        "of UDP at different bit rates {rate:.0} packets a second got through, and no more, whatever their size"
     );
-    let parameters = Parameters {
-        rate_bps: Some(found.rate.round() as u64),
-        burst_bytes: burst.map(|b| b.round() as u64),
+    vec![
+        Claim::new(Cause::UdpFloodProtection, Side::Path)
+            .direction(direction)
+            .probability(0.97)
+            .parameters(Parameters { packets_per_second: Some(rate.round()), ..Parameters::default() })
+            .because(evidence(case, &found.above, says))
+            .rather_than(Cause::UdpPolicer, "the same bits in larger packets get through"),
+    ]
+}
+
+fn undecided(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Claim {
+    let says = format!("of UDP no more than {:.2} Mbit/s got through", found.rate * 8.0 / 1e6);
+    Claim::new(Cause::UdpPolicer, Side::Path)
+        .direction(direction)
+        .probability(0.5)
+        .because(evidence(case, &found.above, says))
+        .or(
+            [Cause::RateLimit, Cause::UdpFloodProtection],
+            "small packets at the same number a second, and TCP at the same rate",
+        )
+}
+
+/// The client's own socket had no room for what arrived: what is missing was not lost on the path.
+fn is_the_receiver_s(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> bool {
+    let overlaps = |from: f64, to: f64| found.above.iter().any(|s| from <= s.to_s + 0.5 && to >= s.from_s);
+    let full = case.evidence.host.iter().filter(|e| matches!(e.what, HostFault::ReceiveOverflow(_)));
+    direction == Direction::Down
+        && full.into_iter().any(|e| overlaps(case.evidence.seconds(e.from), case.evidence.seconds(e.to)))
+}
+
+fn limit(case: &Case<'_>, direction: Direction, found: Measured<'_>) -> Vec<Claim> {
+    let near = |size| {
+        steps::ceiling(case, direction, Carrier::Udp, size)
+            .is_some_and(|c| c < NEAR_CEILING * found.rate * 8.0)
+    };
+    if found.above.iter().all(|s| near(s.size)) {
+        return Vec::new();
+    }
+    if is_the_receiver_s(case, direction, &found) {
+        return Vec::new();
+    }
+    let is_shaper = found.kind == Kind::Shaper;
+    let kind = if is_shaper { "shaper" } else { "policer" };
+    let offered = found.above.iter().filter_map(|s| s.through(false)).map(|t| t.sent * 8.0 / 1e6);
+    let (low, high) = offered.fold((f64::INFINITY, 0.0), |(a, b), x| (f64::min(a, x), f64::max(b, x)));
+    let says = format!(
+        "of UDP offered at {low:.1} to {high:.1} Mbit/s, {:.2} Mbit/s got through each time; delay {}",
+        found.rate * 8.0 / 1e6,
+        if is_shaper { format!("rose by {:.0} ms", found.added * 1e3) } else { "stayed flat".to_owned() }
+    );
+    let because = evidence(case, &found.above, says);
+    let parameters = |rate: f64| Parameters {
+        rate_bps: Some((rate * 8.0).round() as u64),
+        burst_bytes: found.burst.map(|b| b.round() as u64),
         ..Parameters::default()
     };
-    let kind = if is_shaper { "shaper" } else { "policer" };
-    let tcp: Vec<&Step> = all.iter().filter(|s| matches!(s.carrier, Carrier::Tcp | Carrier::Tls)).collect();
-    let best = tcp.iter().map(|s| s.arrived_bps).reduce(f64::max);
-    let because = evidence(case, &found.steps, says);
+    let alone = series::streams(case, direction, LoadExperiment::Staircase);
+    let tells = |s: &&Stream| s.offered >= OFFERED * found.rate;
+    let best = alone.iter().filter(tells).max_by(|a, b| a.sustained.total_cmp(&b.sustained));
     let claim = |cause, probability: f64, parameters| {
         Claim::new(cause, Side::Path)
             .direction(direction)
-            .probability(probability)
+            .probability(if found.is_sure { probability } else { 0.6 })
             .parameters(parameters)
             .because(because.clone())
             .or([Cause::RateLimit, Cause::Congestion], "TCP at the same rate over the same path")
     };
-    Some(match best {
-        Some(best) if best >= BEATS * found.rate => {
-            let cause = if is_shaper { Cause::UdpShaper } else { Cause::UdpPolicer };
-            claim(cause, 0.98, parameters)
-                .because(evidence(
-                    case,
-                    &tcp,
-                    format!("TCP on the same path reached {:.2} Mbit/s", best / 1e6),
-                ))
-                .rather_than(Cause::RateLimit, "TCP is not bound by it")
-        }
-        Some(best) if best >= found.rate / 2.0 => {
-            claim(Cause::RateLimit, 0.97, Parameters { kind: Some(kind.to_owned()), ..parameters })
-                .because(evidence(
-                    case,
-                    &tcp,
-                    format!("TCP on the same path reached {:.2} Mbit/s, too, and no more", best / 1e6),
-                ))
-                .rather_than(
-                    if is_shaper { Cause::UdpShaper } else { Cause::UdpPolicer },
-                    "TCP meets the same rate",
-                )
-        }
-        // TCP that a policer's losses throttle far below it is common; without TCP nothing tells.
-        Some(_) | None => {
-            claim(Cause::RateLimit, 0.6, Parameters { kind: Some(kind.to_owned()), ..parameters })
-        }
+    let own = if is_shaper { Cause::UdpShaper } else { Cause::UdpPolicer };
+    let Some(tcp) = best else { return vec![claim(own, 0.6, parameters(found.rate))] };
+    let reached = |more: &str| Evidence {
+        flows: vec![case.evidence.name(tcp.flow)],
+        from_s: Some(tcp.from_s),
+        to_s: Some(tcp.to_s),
+        says: format!("TCP on the same path reached {:.2} Mbit/s{more}", tcp.sustained * 8.0 / 1e6),
+        ..Evidence::default()
+    };
+    if tcp.sustained >= BEATS * found.rate {
+        return vec![
+            claim(own, 0.98, parameters(found.rate))
+                .because(reached(""))
+                .rather_than(Cause::RateLimit, "TCP is not bound by it"),
+        ];
+    }
+    // What all share, the flows on streams share too.
+    let [datagrams, every] = series::background(case);
+    let sent = found.above.first().and_then(|s| s.through(false)).map_or(f64::INFINITY, |t| t.sent);
+    let rate = found.rate * (1.0 + (every.0 - datagrams.0) / sent);
+    let meets = tcp.sustained <= MEETS * rate && tcp.sustained >= HELD_DOWN * rate;
+    // It tried to be faster, and something held it: a stream that only starts slowly meets no limit.
+    let tried = tcp.peak >= 0.9 * rate;
+    // Or TCP takes from the same bucket: UDP that passes alone loses beside it.
+    let taken = tcp.sustained <= MEETS * rate && found.is_sure;
+    let taken = taken.then(|| takes_from_the_same(case, direction)).flatten();
+    let probability = if (meets && tried) || taken.is_some() { 0.97 } else { 0.6 };
+    let mut limited =
+        claim(Cause::RateLimit, probability, Parameters { kind: Some(kind.to_owned()), ..parameters(rate) })
+            .because(reached(", and no more"))
+            .rather_than(own, "TCP meets the same limit");
+    if let Some(because) = taken {
+        limited = limited.because(because);
+    }
+    let mut claims = vec![limited];
+    if is_shaper && found.added >= BLOAT && meets {
+        claims.push(bloat(case, direction, &found));
+    }
+    claims
+}
+
+/// UDP at a rate that passes alone, which loses beside TCP.
+fn takes_from_the_same(case: &Case<'_>, direction: Direction) -> Option<Evidence> {
+    let up = direction == Direction::Up;
+    let alone = series::stretches(case, direction);
+    let (mut lost, mut sent, mut fine) = ((0u64, 0u64), 0.0f64, (0u64, 0u64));
+    let mut flows = Vec::new();
+    for load in
+        case.evidence.loads.steps().iter().filter(|l| {
+            l.up == up && l.carrier == Carrier::Udp && l.experiment == LoadExperiment::Interleaved
+        })
+    {
+        lost.0 += load.bins.iter().map(|b| u64::from(b.lost)).sum::<u64>();
+        lost.1 += load.bins.iter().map(|b| u64::from(b.packets)).sum::<u64>();
+        sent = sent.max(load.offered_bps as f64 / 8.0);
+        flows.push(case.evidence.name(load.flow));
+    }
+    for through in alone.iter().filter_map(|s| s.through(true)).filter(|t| t.loss() < CROSSED.1) {
+        fine = (fine.0 + through.lost, fine.1 + through.packets);
+    }
+    let passes_alone =
+        alone.iter().filter_map(|s| s.through(true)).any(|t| t.loss() < CROSSED.1 && t.sent >= 0.9 * sent);
+    let p = fisher_at_least(lost.0, lost.1, fine.0, fine.1);
+    flows.dedup();
+    (passes_alone && p < FALSE_ALARM).then(|| Evidence {
+        flows,
+        says: format!(
+            "beside TCP, UDP lost {} of {} packets at a rate at which it lost {} of {} alone: both take from one bucket",
+            lost.0, lost.1, fine.0, fine.1
+        ),
+        test: Some("Fisher's exact test".to_owned()),
+        p: Some(p),
+        ..Evidence::default()
     })
 }
 
-/// Own load raises the delay far. Of datagrams alone: what a stream waits for in its sender's own buffer, while its
-/// window is small, is not the path's queue.
-fn bloat(case: &Case<'_>, direction: Direction, all: &[Step]) -> Option<Claim> {
-    let (worst, added) = all
-        .iter()
-        .filter(|s| s.carrier == Carrier::Udp)
-        .filter_map(|s| {
-            let least =
-                all.iter().filter(|o| o.flow == s.flow).filter_map(|o| o.least_delay).reduce(f64::min)?;
-            Some((s, s.delay? - least))
+/// The run's own load raises the delay far: of datagrams, since what a stream waits for in its sender's own buffer is not
+/// the path's queue.
+fn bloat(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Claim {
+    let says = format!(
+        "load above {:.1} Mbit/s raised the delay by {:.0} ms over that of a quiet line, and TCP shares that queue",
+        found.rate * 8.0 / 1e6,
+        found.added * 1e3
+    );
+    Claim::new(Cause::Bufferbloat, Side::Path)
+        .direction(direction)
+        .probability(0.97)
+        .parameters(Parameters {
+            added_delay_ms: Some((found.added * 1e4).round() / 10.0),
+            ..Parameters::default()
         })
-        .max_by(|a, b| a.1.total_cmp(&b.1))?;
-    (added >= BLOAT).then(|| {
-        let says = format!(
-            "{:.1} Mbit/s of load raised the delay by {:.0} ms over that of a quiet line",
-            worst.arrived_bps / 1e6,
-            added * 1e3
-        );
-        Claim::new(Cause::Bufferbloat, Side::Path)
+        .because(evidence(case, &found.above, says))
+        .rather_than(Cause::Congestion, "it rises with the run's own load, as one queue of one rate explains")
+}
+
+/// Others fill the line: delay rises before loss, and what gets through grows with what is offered.
+fn congested(case: &Case<'_>, direction: Direction, steps: &[&Stretch]) -> Option<Claim> {
+    let found = measure::shared(steps)?;
+    let alone = series::streams(case, direction, LoadExperiment::Staircase);
+    let suffers = alone.iter().any(|s| s.sustained < 0.9 * s.offered);
+    let says = format!(
+        "delay rose by {:.0} ms before packets were lost ({:.1} %), and more got through the more was offered: others share \
+         the line",
+        found.added * 1e3,
+        found.loss * 100.0
+    );
+    suffers.then(|| {
+        Claim::new(Cause::Congestion, Side::Path)
             .direction(direction)
-            .probability(0.97)
-            .parameters(Parameters {
-                added_delay_ms: Some((added * 1e4).round() / 10.0),
-                ..Parameters::default()
-            })
-            .because(evidence(case, &[worst], says))
-            .rather_than(Cause::Congestion, "it rises with the run's own load")
+            .probability(0.96)
+            .because(evidence(case, &found.steps, says))
+            .rather_than(Cause::RateLimit, "no rate holds: what gets through grows with what is offered")
     })
 }

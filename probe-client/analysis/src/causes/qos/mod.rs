@@ -5,7 +5,10 @@
 //! devices on the way count. Where an end's own ceiling is near, nothing is said of the path.
 
 pub(super) mod deprioritized;
+mod hold;
 pub(super) mod limits;
+mod measure;
+mod series;
 pub(super) mod steps;
 pub(super) mod throttled;
 

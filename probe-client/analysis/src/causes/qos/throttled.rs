@@ -3,6 +3,8 @@
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
+use super::measure::Measured;
+use super::series::Stretch;
 use super::steps::{self, Step};
 use crate::causes::{Case, Claim};
 use crate::observation::{FlowNo, LoadExperiment};
@@ -43,6 +45,57 @@ fn change(own: &[&Step]) -> Option<usize> {
     (EITHER_SIDE..=rates.len().checked_sub(EITHER_SIDE)?).min_by(|a, b| {
         (cost(&rates[..*a]) + cost(&rates[*a..])).total_cmp(&(cost(&rates[..*b]) + cost(&rates[*b..])))
     })
+}
+
+/// A fresh flow must pass this many times what a limit that it shared with the old one could have let through.
+const FRESH_PASSES: f64 = 1.5;
+
+/// In a check: a flow that has come to a limit, and a fresh one that right after it passes far more.
+pub(super) fn in_a_check(
+    case: &Case<'_>,
+    direction: Direction,
+    found: &Measured<'_>,
+    old: &[&Stretch],
+    fresh: &[Stretch],
+) -> Option<Claim> {
+    let fresh = fresh.first()?;
+    let first = fresh.packets.first()?.at;
+    let last = fresh.packets.last()?.at;
+    // The old flow used up what a bucket of both would have held.
+    let empty = old
+        .iter()
+        .flat_map(|s| s.packets.iter().filter(|p| p.is_lost()).map(|p| p.at))
+        .filter(|at| *at < first)
+        .reduce(f64::max)?;
+    let passed: f64 = fresh.packets.iter().filter(|p| !p.is_lost()).map(|p| p.bytes).sum();
+    let shared = found.rate * (last - empty) + fresh.wire;
+    if passed < FRESH_PASSES * shared {
+        return None;
+    }
+    let until = old.iter().flat_map(|s| &s.packets).take_while(|p| !p.is_lost()).count();
+    let says = format!(
+        "after {until} packets the flow fell to {:.2} Mbit/s; a fresh flow beside it then passed {:.2} Mbit/s",
+        found.rate * 8.0 / 1e6,
+        passed / (last - first).max(1e-3) * 8.0 / 1e6
+    );
+    Some(
+        Claim::new(Cause::FlowThrottled, Side::Path)
+            .direction(direction)
+            .probability(0.97)
+            .parameters(Parameters {
+                rate_bps: Some((found.rate * 8.0).round() as u64),
+                packets: Some(until as u64),
+                ..Parameters::default()
+            })
+            .because(Evidence {
+                flows: [old.first()?.flow, fresh.flow].map(|f| case.evidence.name(f)).to_vec(),
+                from_s: Some(old.first()?.from_s),
+                to_s: Some(fresh.to_s),
+                says,
+                ..Evidence::default()
+            })
+            .rather_than(Cause::UdpPolicer, "a fresh flow on the same path is not bound by it"),
+    )
 }
 
 fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) -> Option<Claim> {
