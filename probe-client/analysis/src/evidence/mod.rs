@@ -22,8 +22,8 @@ pub use self::traffic::{MarkFate, Marks, Traffic};
 pub use self::watched::{Watched, Watches};
 use crate::events::Ledger;
 use crate::observation::{
-    Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Moved, Observation,
-    OpeningArrivals, Outcome, PathMtu, Probe, Purpose, Resolved, RunEnded, RunStarted,
+    Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Missed, Moved,
+    Observation, OpeningArrivals, Outcome, PathMtu, Probe, Purpose, Resolved, RunEnded, RunStarted,
 };
 
 /// Flows at most; what is said of further ones is counted and dropped.
@@ -69,6 +69,9 @@ pub struct Evidence {
     pub client_hellos: Option<[(Timestamp, u32); 2]>,
     /// What the client's host did.
     pub host: Vec<HostEvent>,
+    /// Probes that were due and not sent: from when to when, and how many, those of all flows together where they are
+    /// less than a second apart.
+    pub missed: Vec<(Timestamp, Timestamp, u64)>,
     /// Searches for the largest packet.
     pub path_mtu: Vec<PathMtu>,
     /// Steps of load, condensed.
@@ -121,7 +124,10 @@ impl Evidence {
                     }
                 });
             }
-            Observation::Missed(o) => self.of_flow(o.flow, |flow| flow.traffic.missed += o.count),
+            Observation::Missed(o) => {
+                self.missed(o);
+                self.of_flow(o.flow, |flow| flow.traffic.missed += o.count);
+            }
             Observation::Rewritten(o) => self.of_flow(o.flow, |flow| flow.rewrites.note(o)),
             Observation::Datagrams(o) => self.of_flow(o.flow, |flow| flow.datagrams = Some(*o)),
             Observation::Moved(o) => keep(&mut self.moves, *o, &mut self.dropped),
@@ -211,6 +217,17 @@ impl Evidence {
     /// A flow's name.
     pub fn name(&self, flow: FlowNo) -> String {
         self.flows.get(&flow).map_or_else(|| format!("flow {}", flow.0), |f| f.plan.name.clone())
+    }
+
+    fn missed(&mut self, o: &Missed) {
+        let near = |(from, to, _): &&mut (Timestamp, Timestamp, u64)| {
+            o.from <= *to + Duration::from_secs(1) && o.from + Duration::from_secs(1) >= *from
+        };
+        if let Some((from, to, count)) = self.missed.iter_mut().rev().take(4).find(near) {
+            (*from, *to, *count) = ((*from).min(o.from), (*to).max(o.from), *count + o.count);
+        } else {
+            keep(&mut self.missed, (o.from, o.from, o.count), &mut self.dropped);
+        }
     }
 
     fn beat(&mut self, o: &Probe) {

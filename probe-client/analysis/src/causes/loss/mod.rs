@@ -13,7 +13,7 @@ use super::{Case, thresholds};
 use crate::stats::hypothesis::{binomial_at_least, sign_flip};
 use crate::stats::timeline::{Counts, Timeline};
 
-/// What all steady UDP flows lost together, outside of silences.
+/// What all steady UDP flows lost together, outside of silences and of what they lost once they were dead.
 struct Losses {
     flows: Vec<String>,
     counts: Counts,
@@ -58,9 +58,20 @@ impl Losses {
             flows.push(flow.plan.name.clone());
             let blocks: Vec<(Timestamp, Counts)> =
                 traffic.timeline.blocks().map(|(at, c)| (at, *c)).collect();
+            let length = traffic.timeline.block_length();
             let silent = silences(&blocks);
+            let died = case.lives.died(flow.plan.flow);
+            let is_out = |n: usize, at: Timestamp| {
+                let edge = |range: &std::ops::Range<usize>| range.start <= n + 1 && n <= range.end;
+                let (from, to) = (case.evidence.seconds(at), case.evidence.seconds(at + length));
+                // A silence begins and ends within a block.
+                silent.iter().any(edge)
+                    || died.is_some_and(|died| to > died)
+                    // Everybody's silence is an event as well: flows of few packets do not show it by themselves.
+                    || case.was_silent(from, to)
+            };
             for (n, (at, counts)) in blocks.iter().enumerate() {
-                if !silent.iter().any(|range| range.contains(&n)) {
+                if !is_out(n, *at) {
                     timeline.add(*at, counts);
                 }
             }
