@@ -25,6 +25,8 @@ pub struct Analysis {
     pub path: Option<PathSummary>,
     /// The figures of each flow.
     pub flows: Vec<FlowSummary>,
+    /// The same of flows that are alike, together.
+    pub groups: Vec<FlowGroup>,
     /// What happened when.
     pub events: Vec<Event>,
     /// What a rehearsed transfer got, by direction.
@@ -357,6 +359,44 @@ pub struct FlowSummary {
     pub tcp_retransmits: Option<TcpRetransmits>,
 }
 
+/// Flows of one name but for their numbers, together: short ones of one kind, or the lives of one that was opened anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FlowGroup {
+    /// What their names have in common.
+    pub name: String,
+    /// How many flows.
+    pub flows: u64,
+    /// Probes sent. `sent = received + lost + excluded`.
+    pub sent: u64,
+    /// Probes with a reply.
+    pub received: u64,
+    /// Replies beyond the first (RFC 5560).
+    pub duplicates: u64,
+    /// Replies that came after the reply to a later probe of the same flow (RFC 4737).
+    pub reordered: u64,
+    /// Lost probes, by direction.
+    pub lost: Lost,
+    /// Probes not counted, since a host and not the path was at fault.
+    pub excluded: u64,
+    /// How many ended in which way; `open` are those that had not ended.
+    pub ends: std::collections::BTreeMap<String, u64>,
+    /// Round-trip delay (RFC 2681) over all of them: as the wire saw it where `clock` is `kernel`, else as the application
+    /// did.
+    pub rtt_us: Option<RttSummary>,
+    /// Round-trip delay as the application saw it, from the send call to the read.
+    pub rtt_application_us: Option<Quantiles>,
+    /// Magnitude of the delay variation on the way up (RFC 3393).
+    pub ipdv_up_us: Option<Quantiles>,
+    /// Magnitude of the delay variation on the way down (RFC 3393).
+    pub ipdv_down_us: Option<Quantiles>,
+    /// Interarrival jitter here (RFC 3550), the median of the flows.
+    pub jitter_rfc3550_p50_us: Option<f64>,
+    /// TTL or hop limit with which packets arrived at the listener; the commonest.
+    pub ttl_up: Option<u8>,
+    /// TTL or hop limit with which packets arrived here; the commonest.
+    pub ttl_down: Option<u8>,
+}
+
 /// Lost probes, by direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
@@ -612,7 +652,7 @@ pub struct Instrument {
 /// What the instrument itself adds on one transport.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NoiseFloor {
-    /// Which flow.
+    /// Which flows: the name that they have in common.
     pub flow: String,
     /// Round trip as the wire saw it, microseconds; null without kernel timestamps.
     pub wire_us: Option<Quantiles>,

@@ -22,6 +22,11 @@ pub(super) fn looks(bytes: &[u8]) -> Option<Looks> {
     if bytes.starts_with(b"220") {
         return plain("a mail or FTP server");
     }
+    // What a simple server answers to a request line that it cannot read: HTTP/0.9 has no headers (RFC 9112 appendix C).
+    let begins = |text: &[u8]| bytes.get(..text.len()).is_some_and(|b| b.eq_ignore_ascii_case(text));
+    if begins(b"<!doctype html") || begins(b"<html") {
+        return plain("a web server (a page without HTTP headers)");
+    }
     // RFC 8446 section 5.1: alert (21) or handshake (22) with a legacy version of 3.x.
     if let [21 | 22, 3, 0..=4, ..] = bytes {
         return plain("a TLS server");
@@ -69,6 +74,8 @@ mod tests {
         assert_eq!(portal.like, "HTTP 302 to http://login/ (gw[31m)");
         assert!(portal.http && !portal.ours);
         assert!(looks(b"HTTP/1.1 200 OK\r\nserver: probe-server/0.1\r\n\r\n").unwrap().ours);
+        assert!(looks(b"<!DOCTYPE HTML>\n<html>").unwrap().like.starts_with("a web server"));
+        assert_eq!(looks(b"<!DOCTYPE svg>"), None);
         assert_eq!(looks(b"SSH-2.0-x").unwrap().like, "an SSH server");
         assert_eq!(looks(&[21, 3, 3, 0, 2]).unwrap().like, "a TLS server");
         assert_eq!(looks(&[0x91, 0, 0]), None);

@@ -56,6 +56,7 @@ pub fn build(analysis: Analysis, origin: Origin) -> Report {
         findings: analysis.findings,
         path: analysis.path,
         flows: analysis.flows,
+        groups: analysis.groups,
         events: analysis.events.into_iter().map(event).collect(),
         transfers: analysis.transfers,
         under_load: analysis.under_load,

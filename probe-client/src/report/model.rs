@@ -1,8 +1,8 @@
 //! What is reported of a run, in the shape that other programs read. What was not measured is null.
 
 use probe_analysis::model::{
-    AddressReachability, ClockSummary, FlowSummary, Instrument, LoadedDelay, Meanwhile, PathMtuSummary,
-    PathSummary, Reachability, Recovery, Refused, TransferSummary, Verdict,
+    AddressReachability, ClockSummary, FlowGroup, FlowSummary, Instrument, LoadedDelay, Meanwhile,
+    PathMtuSummary, PathSummary, Reachability, Recovery, Refused, TransferSummary, Verdict,
 };
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Finding};
@@ -37,6 +37,9 @@ pub struct Report {
     pub path: Option<PathSummary>,
     /// The figures of each flow.
     pub flows: Vec<FlowSummary>,
+    /// The same of flows that are alike, together; recorded by versions that told it.
+    #[serde(default)]
+    pub groups: Vec<FlowGroup>,
     /// What happened when.
     pub events: Vec<Event>,
     /// What a rehearsed transfer got, by direction.

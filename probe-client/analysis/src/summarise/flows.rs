@@ -124,7 +124,7 @@ fn reordering(traffic: &Traffic) -> ReorderingSummary {
     }
 }
 
-fn commonest(ttls: &std::collections::BTreeMap<u8, u64>) -> Option<u8> {
+pub(super) fn commonest(ttls: &std::collections::BTreeMap<u8, u64>) -> Option<u8> {
     ttls.iter().max_by_key(|(_, n)| **n).map(|(ttl, _)| *ttl)
 }
 
@@ -139,7 +139,7 @@ fn marks(marks: &Marks, direction: Direction) -> impl Iterator<Item = MarkSummar
     })
 }
 
-fn end_name(end: &End) -> String {
+pub(super) fn end_name(end: &End) -> String {
     match end {
         End::Finished => "finished".to_owned(),
         End::NeverOpened => "never-opened".to_owned(),

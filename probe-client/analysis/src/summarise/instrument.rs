@@ -1,5 +1,6 @@
 //! How good the measurement itself was.
 
+use super::groups::{Delays, groups};
 use crate::causes::Case;
 use crate::model::{Instrument, NoiseFloor, Quantiles};
 use crate::observation::HostFault;
@@ -36,14 +37,20 @@ pub(super) fn instrument(case: &Case<'_>, local: bool) -> Instrument {
 }
 
 fn noise_floor(case: &Case<'_>) -> Vec<NoiseFloor> {
-    case.flows
-        .iter()
-        .filter(|(_, traffic)| traffic.counts.sent > 0)
-        .map(|(flow, traffic)| NoiseFloor {
-            flow: flow.plan.name.clone(),
-            wire_us: traffic.has_kernel_clock().then(|| Quantiles::of(&traffic.wire)).flatten(),
-            application_us: Quantiles::of(&traffic.app),
-            loss_ratio: traffic.counts.lost() as f64 / traffic.counts.sent as f64,
-        })
-        .collect()
+    let mut floor = Vec::new();
+    for group in groups(case) {
+        let traffic = || group.flows.iter().map(|(_, traffic)| *traffic);
+        let sent: u64 = traffic().map(|t| t.counts.sent).sum();
+        if sent == 0 {
+            continue;
+        }
+        let delays = Delays::of(traffic());
+        floor.push(NoiseFloor {
+            flow: group.name,
+            wire_us: delays.kernel.then(|| Quantiles::of(&delays.wire)).flatten(),
+            application_us: Quantiles::of(&delays.app),
+            loss_ratio: group.flows.iter().map(|(_, t)| t.counts.lost()).sum::<u64>() as f64 / sent as f64,
+        });
+    }
+    floor
 }

@@ -4,6 +4,7 @@ mod events;
 mod facts;
 pub(crate) use self::facts::wall_of;
 mod flows;
+mod groups;
 mod instrument;
 mod path;
 pub(crate) mod reach;
@@ -29,6 +30,7 @@ pub fn analyse(evidence: &Evidence) -> Analysis {
         reachability_by_address: reach::by_address(&case.places),
         path: path::path(&case),
         flows: flows::flows(&case),
+        groups: groups::summaries(&case),
         events: events::events(&case),
         transfers: transfer::transfers(&case),
         under_load: transfer::loaded_delays(&case),

@@ -3,11 +3,11 @@
 use probe_protocol::wire::hello::Carrier;
 
 use super::flows::{one_way, rtt_of};
+use super::groups::Delays;
 use crate::causes::Case;
 use crate::evidence::Traffic;
 use crate::model::{Lost, PathSummary, Quantiles};
 use crate::observation::Purpose;
-use crate::stats::histogram::Histogram;
 use crate::stats::timeline::Counts;
 
 /// Transports in the order in which they tell most of the path: where lost packets are sent again, loss shows as delay.
@@ -29,14 +29,9 @@ pub(super) fn path(case: &Case<'_>) -> Option<PathSummary> {
 }
 
 fn together(carrier: Carrier, flows: &[&Traffic]) -> PathSummary {
-    let (mut counts, mut trips, mut app) = (Counts::default(), Histogram::default(), Histogram::default());
-    // Two clocks are not mixed: the kernels' where all flows have it.
-    let kernel = flows.iter().filter(|t| t.app.count() > 0).all(|t| t.has_kernel_clock());
-    for traffic in flows {
-        counts.add(&traffic.counts);
-        trips.merge(if kernel { &traffic.wire } else { &traffic.app });
-        app.merge(&traffic.app);
-    }
+    let mut counts = Counts::default();
+    flows.iter().for_each(|traffic| counts.add(&traffic.counts));
+    let delays = Delays::of(flows.iter().copied());
     let ratio = |lost: u64, of: u64| lost as f64 / of.max(1) as f64;
     PathSummary {
         over: carrier.name().to_owned(),
@@ -45,8 +40,8 @@ fn together(carrier: Carrier, flows: &[&Traffic]) -> PathSummary {
         lost: Lost { up: counts.lost_up, down: counts.lost_down, unknown: counts.lost_unknown },
         loss_up_ratio: ratio(counts.lost_up, counts.sent),
         loss_down_ratio: ratio(counts.lost_down, counts.received + counts.lost_down),
-        rtt_us: rtt_of(&trips, kernel),
-        rtt_application_us: Quantiles::of(&app),
+        rtt_us: rtt_of(delays.best(), delays.kernel),
+        rtt_application_us: Quantiles::of(&delays.app),
         one_way_us: flows.iter().filter_map(|t| one_way(t)).min_by(|a, b| a.error.total_cmp(&b.error)),
         reordered: flows.iter().map(|t| t.reordered).sum(),
         duplicates: flows.iter().map(|t| t.duplicates).sum(),

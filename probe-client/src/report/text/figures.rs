@@ -1,6 +1,9 @@
 //! The tables.
 
+use probe_analysis::model::FlowGroup;
+
 use super::super::Report;
+use super::super::model::Event;
 use super::layout::Page;
 use super::numbers;
 
@@ -24,29 +27,48 @@ fn row(cells: &[&str]) -> Vec<String> {
 /// What was not measured.
 const NOTHING: &str = "-";
 
+/// Their name, and how many they are.
+fn name(group: &FlowGroup) -> String {
+    if group.flows == 1 { group.name.clone() } else { format!("{} x{}", group.name, group.flows) }
+}
+
+/// How its flows ended; how many of them, where not all did alike.
+fn ends(group: &FlowGroup) -> String {
+    match group.ends.len() {
+        0 => NOTHING.to_owned(),
+        1 => group.ends.keys().cloned().collect(),
+        _ => group.ends.iter().map(|(end, n)| format!("{n} {end}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
 fn flows(report: &Report, page: &mut Page) {
-    if report.flows.iter().all(|flow| flow.sent == 0) {
+    let sent: Vec<&FlowGroup> =
+        report.groups.iter().filter(|g| g.sent > 0 || !g.ends.contains_key("finished")).collect();
+    if sent.iter().all(|group| group.sent == 0) {
         return;
     }
     page.heading("Figures");
-    let mut rows = vec![row(&["flow", "sent", "received", "lost up", "down", "unknown", "excluded", "end"])];
-    for flow in &report.flows {
+    let mut rows = vec![row(&["flows", "sent", "received", "lost up", "down", "unknown", "excluded", "end"])];
+    for group in sent {
         rows.push(vec![
-            flow.id.clone(),
-            numbers::count(flow.sent),
-            numbers::count(flow.received),
-            numbers::count(flow.lost.up),
-            numbers::count(flow.lost.down),
-            numbers::count(flow.lost.unknown),
-            numbers::count(flow.excluded),
-            flow.end.clone().unwrap_or_else(|| NOTHING.to_owned()),
+            name(group),
+            numbers::count(group.sent),
+            numbers::count(group.received),
+            numbers::count(group.lost.up),
+            numbers::count(group.lost.down),
+            numbers::count(group.lost.unknown),
+            numbers::count(group.excluded),
+            ends(group),
         ]);
     }
     page.table(&rows);
+    if report.groups.iter().any(|group| group.flows > 1) {
+        page.line(2, "Flows that are alike stand in one row; --json has each by itself.");
+    }
 }
 
 fn sizes_and_delays(report: &Report, page: &mut Page) {
-    let measured: Vec<_> = report.flows.iter().filter(|flow| flow.rtt_us.is_some()).collect();
+    let measured: Vec<_> = report.groups.iter().filter(|group| group.rtt_us.is_some()).collect();
     if measured.is_empty() {
         return;
     }
@@ -56,7 +78,7 @@ fn sizes_and_delays(report: &Report, page: &mut Page) {
         "Delay there and back, its variation (RFC 3393, 99 of 100) and jitter (RFC 3550), milliseconds:",
     );
     let mut rows = vec![row(&[
-        "flow",
+        "flows",
         "min",
         "median",
         "99 %",
@@ -70,19 +92,19 @@ fn sizes_and_delays(report: &Report, page: &mut Page) {
     ])];
     let ms = |us: Option<f64>| us.map_or_else(|| NOTHING.to_owned(), numbers::ms);
     let ttl = |ttl: Option<u8>| ttl.map_or_else(|| NOTHING.to_owned(), |ttl| ttl.to_string());
-    for flow in measured {
+    for group in measured {
         rows.push(vec![
-            flow.id.clone(),
-            ms(flow.rtt_us.map(|rtt| rtt.min)),
-            ms(flow.rtt_us.map(|rtt| rtt.p50)),
-            ms(flow.rtt_us.map(|rtt| rtt.p99)),
-            ms(flow.rtt_us.map(|rtt| rtt.max)),
-            ms(flow.rtt_application_us.map(|q| q.p50)),
-            ms(flow.ipdv_up_us.map(|q| q.p99)),
-            ms(flow.ipdv_down_us.map(|q| q.p99)),
-            ms(flow.jitter_rfc3550_us),
-            ttl(flow.ttl_up),
-            ttl(flow.ttl_down),
+            name(group),
+            ms(group.rtt_us.map(|rtt| rtt.min)),
+            ms(group.rtt_us.map(|rtt| rtt.p50)),
+            ms(group.rtt_us.map(|rtt| rtt.p99)),
+            ms(group.rtt_us.map(|rtt| rtt.max)),
+            ms(group.rtt_application_us.map(|q| q.p50)),
+            ms(group.ipdv_up_us.map(|q| q.p99)),
+            ms(group.ipdv_down_us.map(|q| q.p99)),
+            ms(group.jitter_rfc3550_p50_us),
+            ttl(group.ttl_up),
+            ttl(group.ttl_down),
         ]);
     }
     page.table(&rows);
@@ -95,13 +117,24 @@ fn events(report: &Report, page: &mut Page) {
         return;
     }
     page.heading("What happened when");
-    for event in report.events.iter().take(SHOWN) {
+    // What was told several times in a row is one row.
+    let alike = |a: &Event, b: &Event| a.says == b.says && a.flows == b.flows;
+    let rows: Vec<&[Event]> = report.events.chunk_by(alike).collect();
+    for events in rows.iter().take(SHOWN) {
+        let [event, ..] = events else { continue };
         let flows =
             if event.flows.is_empty() { String::new() } else { format!("{}: ", event.flows.join(", ")) };
-        page.row(&format!("{:.1} s", event.from_s), &format!("{flows}{}", event.says));
+        let until = events.last().filter(|last| last.from_s > event.from_s + 0.1);
+        let times = match (events.len(), until) {
+            (1, _) => String::new(),
+            (n, None) => format!(" ({n} times)"),
+            (n, Some(last)) => format!(" ({n} times, the last at {:.1} s)", last.from_s),
+        };
+        page.row(&format!("{:.1} s", event.from_s), &format!("{flows}{}{times}", event.says));
     }
-    if report.events.len() > SHOWN {
-        page.line(2, &format!("and {} more (--json shows all)", report.events.len() - SHOWN));
+    if rows.len() > SHOWN {
+        let rest: usize = rows.iter().skip(SHOWN).map(|events| events.len()).sum();
+        page.line(2, &format!("and {rest} more (--json shows all)"));
     }
 }
 
@@ -143,7 +176,7 @@ fn instrument(report: &Report, page: &mut Page) {
     let Some(floor) = &instrument.noise_floor else { return };
     page.blank();
     page.line(2, "Noise floor: what the instrument itself adds, over loopback, milliseconds:");
-    let mut rows = vec![row(&["flow", "wire median", "99 %", "program median", "99 %", "loss"])];
+    let mut rows = vec![row(&["flows", "wire median", "99 %", "program median", "99 %", "loss"])];
     for flow in floor {
         let ms = |us: Option<f64>| us.map_or_else(|| NOTHING.to_owned(), numbers::ms);
         rows.push(vec![

@@ -145,10 +145,18 @@ fn transfer(report: &Report, page: &mut Page) {
     }
     for class in &report.under_load {
         let name = class.flow.split_once('/').map_or(class.flow.as_str(), |(_, name)| name);
-        page.row(name, &format!("{:+.1} ms at the median", class.added_delay_ms));
+        let added = class.added_delay_ms;
+        let says = if added.abs() < UNCHANGED_MS {
+            "no change".to_owned()
+        } else {
+            format!("{added:+.1} ms at the median")
+        };
+        page.row(name, &says);
     }
 }
 
+/// What is below the last digit that is shown, milliseconds.
+const UNCHANGED_MS: f64 = 0.05;
 /// Stretches of a slower transfer that are shown; the JSON has all of them.
 const SLOWED_SHOWN: usize = 5;
 /// A sender that reaches this share of its target has kept it.

@@ -33,6 +33,7 @@ impl Judged {
             reachability: Reachability::default(),
             reachability_by_address: Vec::new(),
             path: None,
+            groups: Vec::new(),
             flows: flows
                 .iter()
                 .map(|(flow, direction, counts)| {
