@@ -2,13 +2,14 @@
 //! pacing, the quinn socket adapters, and the few facts a host tells about its TCP connections and interfaces.
 //!
 //! The crate knows nothing of the probe protocol but its two kinds of time
-//! ([`probe_protocol::time::Timestamp`] and [`probe_protocol::time::WallTime`]). It owns sockets and clocks and
-//! decides nothing: what a platform cannot tell is absent (`None`), never a guess.
+//! ([`probe_protocol::time::Timestamp`] and [`probe_protocol::time::WallTime`]), and in [`bulk`] the load that it moves.
+//! It owns sockets and clocks and decides nothing: what a platform cannot tell is absent (`None`), never a guess.
 //!
 //! | module | owns |
 //! | --- | --- |
 //! | [`clock`] | the three clocks, their pairing, and how a sleep or a set clock is seen |
 //! | [`udp`] | UDP sockets that read and answer datagrams in batches, in place, with their headers |
+//! | [`bulk`] | the thread that moves a load's blocks, the same at both ends |
 //! | [`wait`] | waiting for many sockets, a waker and a deadline at once |
 //! | [`pace`] | sleeping until an absolute time, precisely |
 //! | [`quic`] | sockets for quinn that keep a ledger and can invert every bit |
@@ -19,6 +20,7 @@
 //! Every `unsafe` block of the workspace is in the private module `sys`.
 #![deny(unsafe_code)]
 
+pub mod bulk;
 pub mod clock;
 pub mod host;
 pub mod pace;

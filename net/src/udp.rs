@@ -235,12 +235,20 @@ impl UdpSocket {
 
     /// Sends what `batch` holds and was not sent yet. Clear it once nothing is `pending`.
     pub fn send_batch(&self, batch: &mut SendBatch) -> SendOutcome {
+        self.send_collected(batch, &self.coalesce)
+    }
+
+    /// The same, and each datagram passes the network stack by itself, whatever [`UdpOptions::coalesce`] says.
+    pub fn send_batch_apart(&self, batch: &mut SendBatch) -> SendOutcome {
+        self.send_collected(batch, &AtomicBool::new(false))
+    }
+
+    fn send_collected(&self, batch: &mut SendBatch, coalesce: &AtomicBool) -> SendOutcome {
         let mut outcome = SendOutcome::default();
         let mut retried = None;
         while batch.next < batch.len() {
             let first = batch.next;
-            match sys::udp::send_many(&self.socket, self.v6, self.peer, &self.coalesce, batch.outgoing(first))
-            {
+            match sys::udp::send_many(&self.socket, self.v6, self.peer, coalesce, batch.outgoing(first)) {
                 Ok(0) => break,
                 Ok(count) => {
                     outcome.sent += count;

@@ -7,39 +7,26 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use probe_net::clock::{self, WallMap};
-use probe_net::pace::{self, Precision};
-use probe_net::udp::{Fault, MAX_BATCH, Outgoing, RecvBatch, SendBatch, UdpOptions, UdpSocket};
-use probe_net::wait::{Interest, Poller, Ready, Waker};
-use probe_protocol::bulk::{Counted, Heard, Transfer};
+use probe_net::bulk::{self, BUFFER, Ends, Got, Owner, Sent, SharedTransfer};
+use probe_net::udp::{UdpOptions, UdpSocket};
+use probe_net::wait::{Interest, Poller, Waker};
+use probe_protocol::bulk::{Counted, Transfer};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::id::FlowId;
-use probe_protocol::wire::{HANDSHAKE_LEN, MAX_LEN};
 
-use crate::core::bulk::{BulkJob, BulkRunner, SharedTransfer, lock};
+use crate::core::bulk::{BulkJob, BulkRunner};
 use crate::core::counters::{Counters, Counts};
 use crate::core::limit::BitRate;
 use crate::core::shard::Meta;
 
 /// Datagrams that wait for the packet thread: what a load's socket received that is no load's.
 pub(crate) const MAX_STRAYS: usize = 256;
-/// Longest sleep: how soon the end of a flow is seen.
-const MAX_WAIT: Duration = Duration::from_millis(500);
-/// A merged datagram can be as long as an IP packet.
-const MERGED: usize = 65_535;
-/// Merged datagrams read at once.
-const READ: usize = 16;
-/// Room for what arrives while the thread does not run.
-const BUFFER: usize = 8 << 20;
-/// Slots may be this late before the thread sends what is due together.
-const GATHER: Duration = Duration::from_micros(20);
 
 /// A datagram for the packet thread.
 #[derive(Debug)]
@@ -85,21 +72,21 @@ impl Threads {
         if let Some(socket) = &own {
             poller.add(socket, 0, Interest::READ)?;
         }
+        let is_own = own.is_some();
+        let out = own.map_or(main, Arc::new);
+        let ends = Ends { out, own: is_own, peer: job.peer, local: job.local };
         let work = Work {
-            poller,
-            merges: own.as_ref().is_some_and(|s| s.features().merge),
-            own,
-            main,
-            peer: job.peer,
-            local: job.local,
-            transfer: job.transfer,
+            transfer: Arc::clone(&job.transfer),
             around: self.around.clone(),
             stop: Arc::clone(&self.stop),
             counts: Counts::default(),
-            filled: 0,
-            sack: Box::new([0; HANDSHAKE_LEN]),
         };
-        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || work.run())?;
+        let moves = move || {
+            if let Err(error) = bulk::run(work, job.transfer, &poller, ends) {
+                tracing::error!(%error, "waiting for a load's datagrams failed");
+            }
+        };
+        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(moves)?;
         Ok(Running { waker, transfer, thread })
     }
 
@@ -169,163 +156,77 @@ impl Drop for Threads {
     }
 }
 
+/// A load of one flow of this listener.
 struct Work {
-    poller: Poller,
-    own: Option<UdpSocket>,
-    merges: bool,
-    main: Arc<UdpSocket>,
-    peer: SocketAddr,
-    local: Option<IpAddr>,
     transfer: SharedTransfer,
     around: Around,
     stop: Arc<AtomicBool>,
     counts: Counts,
-    /// Length of the blocks whose filler stands in the buffers.
-    filled: usize,
-    sack: Box<[u8; HANDSHAKE_LEN]>,
 }
 
-impl Work {
-    fn run(mut self) {
-        pace::prepare_thread();
-        let (slots, room) = if self.merges { (READ, MERGED) } else { (MAX_BATCH, MAX_LEN) };
-        let mut batch = RecvBatch::new(slots, room);
-        let mut out = SendBatch::new(MAX_BATCH, MAX_LEN);
-        let mut map = WallMap::new(&clock::sample());
-        let mut ready = Ready::new();
-        // Nobody else holds it once its flow is closed.
-        while !self.stop.load(Ordering::Acquire) && Arc::strong_count(&self.transfer) > 1 {
-            let now = clock::now();
-            let due = lock(&self.transfer).next_deadline().unwrap_or(Timestamp::NEVER);
-            let coarse = (due - pace::SPIN).min(now + MAX_WAIT);
-            if coarse > now {
-                if let Err(error) = self.poller.wait(&mut ready, coarse) {
-                    tracing::error!(%error, "waiting for a load's datagrams failed");
-                    return;
-                }
-                if !ready.events().is_empty() {
-                    self.receive(&mut batch, &mut map);
-                }
-            } else {
-                self.receive(&mut batch, &mut map);
-                pace::sleep_until((due + GATHER).min(now + pace::SPIN), Precision::Precise);
-            }
-            self.send(&mut out);
-            self.counts.publish(&self.around.counters);
-        }
+impl Owner for Work {
+    fn is_over(&self) -> bool {
+        // Nobody else holds it once its flow is closed: the mover has one, and so has this.
+        self.stop.load(Ordering::Acquire) || Arc::strong_count(&self.transfer) <= 2
     }
 
-    fn receive(&mut self, batch: &mut RecvBatch, map: &mut WallMap) {
-        let Some(socket) = &self.own else { return };
-        if socket.recv(batch).is_err() {
-            // What came back for an earlier block (an unreachable client) is told by the load's own silence.
-            while socket.take_error().is_some() {}
-            return;
-        }
-        let sample = clock::sample();
-        map.update(&sample);
-        let mut transfer = lock(&self.transfer);
-        for i in 0..batch.len() {
-            let Some(rx) = batch.meta(i).copied() else { break };
-            let kernel = rx.kernel.and_then(|wall| map.boot(wall));
-            let arrived = kernel.unwrap_or(sample.boot).min(sample.boot);
-            for bytes in batch.segments(i) {
-                self.counts.datagrams += 1;
-                self.counts.datagram_bytes += bytes.len() as u64;
-                let ours = rx.from == self.peer && !rx.truncated && bytes.starts_with(&transfer.id().0);
-                let heard = if ours { Some(transfer.handle(bytes, arrived)) } else { None };
-                match heard {
-                    Some(Ok(Heard::Block(Counted::Yes))) => self.counts.blocks += 1,
-                    Some(Ok(Heard::Block(Counted::Twice) | Heard::Sack(_))) => {}
-                    Some(Ok(Heard::Block(Counted::Unexpected))) => self.counts.dropped_rate += 1,
-                    Some(Err(_)) => self.counts.dropped_forged += 1,
-                    Some(Ok(Heard::Other(header))) if transfer.seal_again(header, bytes).is_err() => {
-                        self.counts.dropped_forged += 1;
-                    }
-                    // The packet thread counts it when it judges it.
-                    Some(Ok(Heard::Other(_))) | None => {
-                        self.counts.datagrams -= 1;
-                        self.counts.datagram_bytes -= bytes.len() as u64;
-                        let meta = Meta {
-                            from: rx.from,
-                            len: bytes.len(),
-                            truncated: rx.truncated,
-                            arrived,
-                            kernel: kernel.is_some(),
-                            ttl: rx.ttl,
-                            tos: rx.tos,
-                            local: rx.local,
-                            drops: None,
-                        };
-                        let stray = Stray { meta, bytes: bytes.to_vec() };
-                        if self.around.strays.try_send(stray).is_ok() {
-                            self.around.packets.wake();
-                        } else {
-                            self.counts.dropped_strays += 1;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, out: &mut SendBatch) {
-        let now = clock::now();
-        let mut transfer = lock(&self.transfer);
-        if transfer.write_sack(now, &mut self.sack) {
-            let datagram = Outgoing { local: self.local, ..Outgoing::new(&self.sack[..], self.peer) };
-            if self.may_send(now, HANDSHAKE_LEN) && self.socket().send(&datagram).is_err() {
-                self.counts.send_failures += 1;
-            }
-        }
-        let Some((blocks, size, tos)) = transfer.due(now, MAX_BATCH) else { return };
-        if self.filled != size {
-            self.filled = size;
-            out.clear();
-            let mut n = 0;
-            while out.push(size, self.peer, |record| transfer.fill(n, record)) {
-                n += 1;
-            }
-        }
-        if !self.may_send(now, blocks * (size + IP_AND_UDP)) {
-            transfer.pass_over(blocks);
-            self.counts.dropped_max_rate += blocks as u64;
-            return;
-        }
-        out.clear();
-        let tos = (tos != 0).then_some(tos);
-        for _ in 0..blocks {
-            out.push_with(size, self.peer, self.local, tos, None, |record| {
-                transfer.write_block(now, record);
-            });
-        }
-        // The lock is not held over the system call: the packet thread may want it.
-        drop(transfer);
-        let sent = self.socket().send_batch(out);
-        self.counts.blocks_sent += sent.sent as u64;
-        let given_up = sent.failed + sent.pending;
-        if given_up > 0 {
-            self.counts.send_failures += given_up as u64;
-            let failed_first = sent.failed > 0 && out.failures().iter().any(|(_, f)| *f == Fault::TooBig);
-            let mut transfer = lock(&self.transfer);
-            // Those that were not taken are the last ones: their numbers are used again.
-            (0..sent.pending).for_each(|_| transfer.unsend(size, true));
-            (0..sent.failed).for_each(|_| transfer.unsend(size, false));
-            if failed_first {
-                // Nothing of this length leaves this host.
-                transfer.stop_sending();
-            }
-        }
-    }
-
-    fn socket(&self) -> &UdpSocket {
-        self.own.as_ref().unwrap_or(&self.main)
-    }
-
-    fn may_send(&self, now: Timestamp, bytes: usize) -> bool {
+    fn may_send(&mut self, now: Timestamp, bytes: usize) -> bool {
         self.around.max_rate.as_ref().is_none_or(|rate| rate.take(now, bytes))
     }
-}
 
-/// An IPv4 and a UDP header.
-const IP_AND_UDP: usize = 28;
+    fn got(&mut self, len: usize, got: Got<'_>) {
+        let mut count = || {
+            self.counts.datagrams += 1;
+            self.counts.datagram_bytes += len as u64;
+        };
+        match got {
+            Got::Block(Counted::Yes) => {
+                count();
+                self.counts.blocks += 1;
+            }
+            Got::Block(Counted::Twice) | Got::Sack => count(),
+            Got::Block(Counted::Unexpected) => {
+                count();
+                self.counts.dropped_rate += 1;
+            }
+            Got::Forged => {
+                count();
+                self.counts.dropped_forged += 1;
+            }
+            // The packet thread counts it when it judges it.
+            Got::Other { meta, arrived, kernel, bytes } => {
+                let meta = Meta {
+                    from: meta.from,
+                    len: bytes.len(),
+                    truncated: meta.truncated,
+                    arrived,
+                    kernel,
+                    ttl: meta.ttl,
+                    tos: meta.tos,
+                    local: meta.local,
+                    drops: None,
+                };
+                if self.around.strays.try_send(Stray { meta, bytes: bytes.to_vec() }).is_ok() {
+                    self.around.packets.wake();
+                } else {
+                    self.counts.dropped_strays += 1;
+                }
+            }
+        }
+    }
+
+    fn sent(&mut self, sent: Sent) {
+        self.counts.blocks_sent += sent.blocks as u64;
+        self.counts.send_failures += sent.failures as u64;
+        self.counts.dropped_max_rate += sent.refused as u64;
+    }
+
+    fn failed(&mut self, socket: &UdpSocket) {
+        // What came back for an earlier block (an unreachable client) is told by the load's own silence.
+        while socket.take_error().is_some() {}
+    }
+
+    fn turn(&mut self) {
+        self.counts.publish(&self.around.counters);
+    }
+}

@@ -4,6 +4,7 @@
 #[cfg(target_os = "linux")]
 pub mod bench;
 pub mod fuzz;
+pub mod hash;
 #[cfg(target_os = "linux")]
 pub mod kernel;
 pub mod matrix;

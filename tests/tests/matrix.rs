@@ -11,14 +11,8 @@ fn tally(names: &[&str], seeds: std::ops::Range<u64>) -> Tally {
         for seed in seeds.clone() {
             let scenario = Scenario::load(name, seed).unwrap_or_else(|e| panic!("{name}: {e}"));
             let played = play(&scenario, seed).unwrap_or_else(|e| panic!("{name}, seed {seed}: {e}"));
-            tally.count(&Run {
-                scenario: name.to_string(),
-                seed,
-                network: Network::Simulated,
-                expected: scenario.expect.must.iter().map(|must| must.cause).collect(),
-                said: played.report.findings.iter().map(|found| found.cause).collect(),
-                judgement: played.judgement,
-            });
+            let at = (seed, Network::Simulated);
+            tally.count(&Run::of(&scenario, at, &played.report, played.judgement, played.took));
         }
     }
     tally

@@ -51,3 +51,20 @@ fn what_is_blocked_is_named_and_what_is_clean_is_not_accused() {
         ],
     );
 }
+
+#[test]
+fn what_is_altered_dropped_or_forgotten_is_named() {
+    all_right(
+        "what_is_altered_dropped_or_forgotten_is_named",
+        &[
+            "quic-blocked",
+            "mtu-black-hole",
+            "nat-rebinding",
+            "dscp-rewritten",
+            "loss-random",
+            "listener-restarted",
+            "benign-wifi",
+            "clean-quick",
+        ],
+    );
+}

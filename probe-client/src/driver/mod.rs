@@ -5,6 +5,7 @@
 
 mod gateway;
 mod host;
+mod load;
 mod quic;
 mod stream;
 pub mod tls;
@@ -19,21 +20,22 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use probe_analysis::observation::{FlowNo, Observation, ServerNameKind};
+use probe_analysis::observation::{FlowNo, HostFault, Observation, ServerNameKind};
 use probe_net::clock;
 use probe_net::pace::{self, Precision};
-use probe_net::udp::RecvBatch;
+use probe_net::udp::{NetError, RecvBatch};
 use probe_net::wait::{Poller, Ready, Waker};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::MAX_LEN;
 use probe_protocol::wire::hello::Carrier;
 
 use self::host::HostWatch;
+use self::load::LoadThread;
 use self::quic::QuicFlow;
 use self::stream::StreamFlow;
-use self::udp::UdpFlow;
+use self::udp::{UdpFlow, network_error};
 use self::watch::{Watched, Watcher};
-use crate::engine::{Action, ChannelFacts, Closed, Engine, Event, Phase, SendError};
+use crate::engine::{Action, ChannelFacts, Closed, Engine, Event, Phase, SendError, SharedTransfer};
 
 /// Below this interval a probe's sending is worth spinning for.
 const PRECISE_BELOW: Duration = Duration::from_millis(5);
@@ -67,12 +69,31 @@ impl Stop {
 /// What happened on a flow whose stack runs elsewhere, on its way to the engine.
 #[derive(Debug)]
 enum Remote {
-    Connected { source: SocketAddr, channel: ChannelFacts },
+    Connected {
+        source: SocketAddr,
+        channel: ChannelFacts,
+    },
     Closed(Closed),
-    Datagram { bytes: Vec<u8>, at: Timestamp },
-    Bytes { bytes: Vec<u8>, at: Timestamp },
-    SendFailed { seq: Option<u64>, why: SendError },
-    Tapped { sent: bool, hash: u32 },
+    Datagram {
+        bytes: Vec<u8>,
+        at: Timestamp,
+    },
+    Bytes {
+        bytes: Vec<u8>,
+        at: Timestamp,
+    },
+    SendFailed {
+        seq: Option<u64>,
+        why: SendError,
+    },
+    Tapped {
+        sent: bool,
+        hash: u32,
+    },
+    /// The socket dropped so many datagrams for want of room.
+    Overflow(u32),
+    /// An error came back.
+    Failed(NetError),
 }
 
 /// Carries events of one attempt of one flow to the engine's thread. Never blocks.
@@ -119,6 +140,8 @@ pub struct Driver {
     around: Surroundings,
     tls: Arc<rustls::ClientConfig>,
     poller: Poller,
+    /// Threads that move loads; each ends before its flow's socket does.
+    loads: HashMap<FlowNo, LoadThread>,
     connections: HashMap<FlowNo, Connection>,
     attempts: u64,
     attempt_of: HashMap<FlowNo, u64>,
@@ -143,13 +166,15 @@ impl Driver {
     ///
     /// # Errors
     /// The system has no descriptors left, or TLS cannot be set up.
-    pub fn new(engine: Engine, around: Surroundings, shortest_interval: Duration) -> io::Result<Self> {
+    pub fn new(mut engine: Engine, around: Surroundings, shortest_interval: Duration) -> io::Result<Self> {
+        engine.move_loads_outside();
         let (uplink, events) = sync_channel(MAX_EVENTS);
         Ok(Self {
             engine,
             around,
             tls: tls::config(None)?,
             poller: Poller::new()?,
+            loads: HashMap::new(),
             connections: HashMap::new(),
             attempts: 0,
             attempt_of: HashMap::new(),
@@ -258,8 +283,12 @@ impl Driver {
                     self.connect(flow, carrier, to, server_name, fragments);
                 }
                 Action::Disconnect { flow } => self.disconnect(flow),
-                // Nobody said that loads are moved outside.
-                Action::Load { .. } | Action::LoadChanged { .. } => {}
+                Action::Load { flow, transfer } => self.start_load(flow, transfer.0),
+                Action::LoadChanged { flow } => {
+                    if let Some(load) = self.loads.get(&flow) {
+                        load.wake();
+                    }
+                }
                 Action::ReadTcp { flow } => {
                     if let Some(Connection::Stream(stream)) = self.connections.get(&flow)
                         && let Some(facts) = stream.facts()
@@ -302,12 +331,7 @@ impl Driver {
                 })
             }
             Carrier::Quic | Carrier::QuicInverse => {
-                let uplink = Uplink {
-                    flow,
-                    attempt: self.attempts,
-                    events: self.uplink.clone(),
-                    waker: self.poller.waker(),
-                };
+                let uplink = self.uplink_of(flow, self.attempts);
                 let inverse = carrier == Carrier::QuicInverse;
                 QuicFlow::open(to, inverse, name, uplink, &self.around.runtime).map(|quic| {
                     self.connections.insert(flow, Connection::Quic(quic));
@@ -324,8 +348,32 @@ impl Driver {
         }
     }
 
+    fn uplink_of(&self, flow: FlowNo, attempt: u64) -> Uplink {
+        Uplink { flow, attempt, events: self.uplink.clone(), waker: self.poller.waker() }
+    }
+
+    /// Gives the flow's load and its socket to a thread.
+    fn start_load(&mut self, flow: FlowNo, transfer: SharedTransfer) {
+        let Some(attempt) = self.attempt_of.get(&flow).copied() else { return };
+        let Some(Connection::Udp(udp)) = self.connections.remove(&flow) else { return };
+        let uplink = self.uplink_of(flow, attempt);
+        let started = udp
+            .for_load(&self.poller)
+            .and_then(|udp| LoadThread::start(&udp, transfer, uplink).map(|load| (udp, load)));
+        match started {
+            Ok((udp, load)) => {
+                self.connections.insert(flow, Connection::Udp(Box::new(udp)));
+                self.loads.insert(flow, load);
+            }
+            Err(error) => {
+                self.engine.handle(clock::now(), flow, Event::Closed(closed_by(&error, true)));
+            }
+        }
+    }
+
     fn disconnect(&mut self, flow: FlowNo) {
         self.attempt_of.remove(&flow);
+        self.loads.remove(&flow);
         match self.connections.remove(&flow) {
             Some(Connection::Udp(udp)) => udp.close(&self.poller),
             Some(Connection::Stream(stream)) => stream.close(&self.poller),
@@ -402,6 +450,8 @@ impl Driver {
             }
             Remote::Bytes { bytes, at } => self.engine.handle(now, flow, Event::Bytes { bytes: &bytes, at }),
             Remote::SendFailed { seq, why } => self.engine.handle(now, flow, Event::SendFailed { seq, why }),
+            Remote::Overflow(more) => self.engine.handle_host(now, now, HostFault::ReceiveOverflow(more)),
+            Remote::Failed(error) => self.engine.handle(now, flow, network_error(&error)),
             Remote::Tapped { sent, hash } => self.engine.handle(now, flow, Event::Tapped { sent, hash }),
         }
     }

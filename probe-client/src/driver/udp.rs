@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use probe_analysis::observation::{FlowNo, HostFault};
+use probe_net::bulk::BUFFER;
 use probe_net::clock;
-use probe_net::udp::{Fault, Fragmentation, Outgoing, RecvBatch, UdpOptions, UdpSocket};
+use probe_net::udp::{Fault, Fragmentation, NetError, Outgoing, RecvBatch, UdpOptions, UdpSocket};
 use probe_net::wait::{Interest, Poller};
 
 use super::host::HostWatch;
@@ -15,7 +17,7 @@ use crate::engine::{Arrived, Engine, Event, SendError};
 const MAX_READS: usize = 4;
 
 pub(super) struct UdpFlow {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     to: SocketAddr,
     drops: u32,
 }
@@ -36,12 +38,42 @@ impl UdpFlow {
         socket.connect(to)?;
         let source = socket.local_addr()?;
         poller.add(&socket, u64::from(flow.0), Interest::READ)?;
-        Ok((Self { socket, to, drops: 0 }, source))
+        Ok((Self { socket: Arc::new(socket), to, drops: 0 }, source))
+    }
+
+    /// The flow's socket made ready for a load, which another thread reads from now on: with room, and with runs of
+    /// datagrams merged.
+    pub(super) fn for_load(self, poller: &Poller) -> io::Result<Self> {
+        self.close(poller);
+        let socket = Arc::into_inner(self.socket).ok_or(io::ErrorKind::ResourceBusy)?;
+        let options = UdpOptions {
+            errors: true,
+            recv_buffer: Some(BUFFER),
+            send_buffer: Some(BUFFER),
+            coalesce: true,
+            merge: true,
+            ..UdpOptions::towards(self.to)
+        };
+        let socket = UdpSocket::adopt(socket.into_std(), &options)?;
+        Ok(Self { socket: Arc::new(socket), ..self })
+    }
+
+    pub(super) fn socket(&self) -> &Arc<UdpSocket> {
+        &self.socket
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// Datagrams that the socket has dropped so far, as far as is known.
+    pub(super) fn drops(&self) -> u32 {
+        self.drops
     }
 
     pub(super) fn close(&self, poller: &Poller) {
         // The socket goes away with its owner; a poller that no longer knows it is as good.
-        let _ = poller.remove(&self.socket);
+        let _ = poller.remove(&*self.socket);
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "faults may be added at any time")]
@@ -94,14 +126,18 @@ impl UdpFlow {
             // Bounded: the queue of errors is fed by the network.
             for _ in 0..64 {
                 let Some(error) = self.socket.take_error() else { break };
-                let event = Event::NetworkError {
-                    refused: error.fault == Fault::Refused,
-                    by: error.offender,
-                    mtu: error.mtu,
-                    says: error.fault.to_string(),
-                };
-                engine.handle(clock::now(), flow, event);
+                engine.handle(clock::now(), flow, network_error(&error));
             }
         }
+    }
+}
+
+/// What came back for an earlier datagram.
+pub(super) fn network_error(error: &NetError) -> Event<'static> {
+    Event::NetworkError {
+        refused: error.fault == Fault::Refused,
+        by: error.offender,
+        mtu: error.mtu,
+        says: error.fault.to_string(),
     }
 }

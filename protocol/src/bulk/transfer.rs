@@ -218,6 +218,11 @@ impl Transfer {
         self.sending.is_some()
     }
 
+    /// The order that it sends.
+    pub fn sends(&self) -> Option<&Order> {
+        self.sending.as_ref().map(|s| &s.order)
+    }
+
     /// The sequence number of the next block to be sent.
     pub fn next_seq(&self) -> u64 {
         self.next_seq

@@ -3,12 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use clap::{Parser, ValueEnum};
+use tests::matrix::jobs::{self, Job, Outcome};
 use tests::matrix::{Floors, NotPlayed, Run, Tally, play, table};
-use tests::scenario::judge::{Judgement, Report};
 use tests::scenario::{Network, Scenario};
 
 /// All scenarios over many seeds: what had to be found beside what was found.
@@ -27,12 +25,25 @@ struct Cli {
     /// Which network.
     #[arg(long, value_enum, default_value_t = Where::Sim)]
     network: Where,
+    /// Instead of the scenarios: so many simulated runs of two causes at once, drawn from a table of single ones.
+    #[arg(long, value_name = "RUNS")]
+    pairs: Option<u64>,
+    /// Instead of the scenarios: so many simulated runs of the clean and benign ones, with seeds of their own.
+    #[arg(long, value_name = "RUNS")]
+    benign: Option<u64>,
     /// Only scenarios whose name contains one of these.
     #[arg(long)]
     only: Vec<String>,
     /// Runs at once in the simulated network; left out, one per core.
     #[arg(long)]
     threads: Option<usize>,
+    /// Runs at once in the real-kernel network, each in namespaces of its own: they mostly wait, but a busy machine
+    /// is seen as a stalled host.
+    #[arg(long, default_value_t = 1)]
+    kernel_threads: usize,
+    /// Tells no progress.
+    #[arg(long)]
+    quiet: bool,
     /// Writes the tally and every run as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -48,6 +59,8 @@ enum Where {
     Both,
 }
 
+type Error = Box<dyn std::error::Error>;
+
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,
@@ -58,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let floors = match &cli.floors {
         Some(path) => std::fs::read_to_string(path)?,
         None => include_str!("../../matrix-floors.toml").to_owned(),
@@ -76,15 +89,15 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if cli.network != Where::Sim {
         all.extend(kernel(cli, &names)?);
     }
-    all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    all.sort_by_key(|(job, _)| (job.name(), job.seed));
     let (mut tally, mut runs) = (Tally::default(), Vec::new());
-    for (name, _, result) in all {
+    for (job, result) in all {
         match result {
             Ok(run) => {
                 tally.count(&run);
                 runs.push(run);
             }
-            Err(why) => drop(tally.not_played.insert(name, why.to_string())),
+            Err(why) => drop(tally.not_played.insert(job.name(), why.to_string())),
         }
     }
     write!(std::io::stdout(), "{}", table::render(&tally))?;
@@ -98,56 +111,64 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-type Result_ = (String, u64, Result<Run, NotPlayed>);
-
-fn simulated(cli: &Cli, names: &[String]) -> Result<Vec<Result_>, Box<dyn std::error::Error>> {
-    let jobs: Vec<(&String, u64)> = names
-        .iter()
-        .flat_map(|name| (cli.from..cli.from + cli.seeds).map(move |seed| (name, seed)))
-        .collect();
+fn simulated(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
+    let mut jobs = Vec::new();
+    if let Some(count) = cli.pairs {
+        jobs.extend(jobs::of_pairs(count, cli.from));
+    }
+    if let Some(count) = cli.benign {
+        jobs.extend(jobs::benign(names, count, cli.from)?);
+    }
+    if cli.pairs.is_none() && cli.benign.is_none() {
+        jobs = jobs::of_scenarios(names, cli.from..cli.from + cli.seeds, Network::Simulated)?;
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let failed = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..cli.threads.unwrap_or(cores).clamp(1, 256) {
-            scope.spawn(|| {
-                while let Some((name, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match Scenario::load(name, *seed) {
-                        Ok(scenario) => {
-                            let result = play(&scenario, *seed).map(|played| {
-                                judged(&scenario, *seed, Network::Simulated, &played.report, played.judgement)
-                            });
-                            lock(&done).push(((*name).clone(), *seed, result));
-                        }
-                        Err(error) => *lock(&failed) = Some(error),
-                    }
-                }
-            });
+    let count = jobs.len();
+    let told = |done, outcome: &Outcome| tell(cli, done, count, outcome);
+    Ok(jobs::run(&jobs, cli.threads.unwrap_or(cores), simulate, told)?)
+}
+
+fn simulate(job: &Job, scenario: &Scenario) -> Result<Run, NotPlayed> {
+    let began = processor_time();
+    let played = play(scenario, job.seed)?;
+    let at = (job.seed, job.network);
+    let mut run = Run::of(scenario, at, &played.report, played.judgement, played.took);
+    run.cpu_s = processor_time().zip(began).map(|(now, began)| now - began);
+    Ok(run)
+}
+
+/// Processor time that this thread has used, seconds.
+#[cfg(target_os = "linux")]
+fn processor_time() -> Option<f64> {
+    use nix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
+    Some(std::time::Duration::from(time).as_secs_f64())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processor_time() -> Option<f64> {
+    None
+}
+
+/// One line per run that has ended.
+fn tell(cli: &Cli, done: usize, of: usize, (job, result): &Outcome) {
+    if cli.quiet {
+        return;
+    }
+    let what = match result {
+        Ok(run) => {
+            let cost = run.cpu_s.map_or_else(String::new, |cpu| format!(", simulated in {cpu:.2} s"));
+            let wrong = run.judgement.wrong.join("; ");
+            let verdict = if wrong.is_empty() { "right".to_owned() } else { format!("WRONG: {wrong}") };
+            format!("{:.0} s{cost}: {verdict}", run.took_s)
         }
-    });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error.into()),
-        None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn judged(scenario: &Scenario, seed: u64, network: Network, report: &Report, judgement: Judgement) -> Run {
-    Run {
-        scenario: scenario.name.clone(),
-        seed,
-        network,
-        expected: scenario.expect.must.iter().map(|must| must.cause).collect(),
-        said: report.findings.iter().map(|found| found.cause).collect(),
-        judgement,
-    }
+        Err(why) => why.to_string(),
+    };
+    let _ = writeln!(std::io::stderr(), "{done:>5}/{of} {} {}: {what}", job.name(), job.seed);
 }
 
 #[cfg(target_os = "linux")]
-fn kernel(cli: &Cli, names: &[String]) -> Result<Vec<Result_>, Box<dyn std::error::Error>> {
+fn kernel(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
     use tests::kernel;
     match kernel::namespaces() {
         kernel::Namespaces::Here => {}
@@ -158,28 +179,21 @@ fn kernel(cli: &Cli, names: &[String]) -> Result<Vec<Result_>, Box<dyn std::erro
         kernel::Namespaces::No(reason) => return Err(format!("cannot make namespaces here: {reason}").into()),
     }
     let binaries = kernel::binaries()?;
-    let mut results = Vec::new();
-    for name in names {
-        for seed in cli.from..cli.from + cli.kernel_seeds {
-            let scenario = Scenario::load(name, seed)?;
-            let result = if scenario.runs_in(Network::Kernel) {
-                kernel::play(&scenario, seed, binaries, None)
-                    .map_err(|e| NotPlayed::Kernel(e.to_string()))
-                    .map(|played| {
-                        let report =
-                            played.report.and_then(|r| serde_json::from_value(r).ok()).unwrap_or_default();
-                        judged(&scenario, seed, Network::Kernel, &report, played.judgement)
-                    })
-            } else {
-                Err(NotPlayed::OtherNetwork)
-            };
-            results.push((name.clone(), seed, result));
+    let play = |job: &Job, scenario: &Scenario| {
+        if !scenario.runs_in(Network::Kernel) {
+            return Err(NotPlayed::OtherNetwork);
         }
-    }
-    Ok(results)
+        let played = kernel::play(scenario, job.seed, binaries, None)
+            .map_err(|error| NotPlayed::Kernel(error.to_string()))?;
+        let report = played.report.and_then(|report| serde_json::from_value(report).ok()).unwrap_or_default();
+        Ok(Run::of(scenario, (job.seed, job.network), &report, played.judgement, played.took))
+    };
+    let jobs = jobs::of_scenarios(names, cli.from..cli.from + cli.kernel_seeds, Network::Kernel)?;
+    let count = jobs.len();
+    Ok(jobs::run(&jobs, cli.kernel_threads, play, |done, outcome| tell(cli, done, count, outcome))?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn kernel(_: &Cli, _: &[String]) -> Result<Vec<Result_>, Box<dyn std::error::Error>> {
+fn kernel(_: &Cli, _: &[String]) -> Result<Vec<Outcome>, Error> {
     Err("the real-kernel network needs network namespaces, which only Linux has".into())
 }

@@ -77,7 +77,10 @@ fn steps(events: &[Event]) -> Vec<(Duration, Step)> {
             }
             Event::ForgetMappings { at } => ((at.0, Step::Forget), None),
             // Scenarios with these are refused for this network when they are read.
-            Event::SuspendClient { .. } | Event::StepClock { .. } | Event::FilterClient { .. } => continue,
+            Event::SuspendClient { .. }
+            | Event::StepClock { .. }
+            | Event::FilterClient { .. }
+            | Event::LoseWay { .. } => continue,
             Event::CrossTraffic { at, length, rate, size } => {
                 ((at.0, Step::Load(*rate, *size)), Some((at.0 + length.0, Step::Unload)))
             }

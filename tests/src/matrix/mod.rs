@@ -4,11 +4,17 @@
 //! | --- | --- |
 //! | how a scenario is played in the simulated network | [`play()`] |
 //! | what is counted, and what a floor is | [`tally`] |
+//! | whether probabilities are what they say | [`calibration`] |
 //! | how it is shown | [`table`] |
+//! | which runs there are: scenarios, two causes at once, benign ones | [`jobs`], [`pairs`] |
 
+pub mod calibration;
+pub mod jobs;
+pub mod pairs;
 pub mod play;
 pub mod table;
 pub mod tally;
 
+pub use jobs::{Job, What};
 pub use play::{NotPlayed, Played, play};
-pub use tally::{Failure, Floors, Row, Run, Tally};
+pub use tally::{Failure, Floors, Row, Run, Tally, Wrong};

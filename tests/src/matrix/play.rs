@@ -6,7 +6,7 @@ use probe_analysis::observation::Observation;
 use probe_analysis::{Evidence, analyse};
 use probe_client::cli::Exit;
 use probe_client::plan::check_load::DEFAULT_RATE;
-use probe_client::plan::{Depth, Plan, Purpose, SoakOptions};
+use probe_client::plan::{Depth, Plan, SoakOptions};
 use probe_client::report::{Origin, build, json};
 use probe_protocol::finding::Severity;
 
@@ -95,7 +95,7 @@ pub fn setup_of(scenario: &Scenario, seed: u64) -> Result<Setup, NotPlayed> {
         (false, true) => Depth::Full,
         (false, false) => Depth::Normal,
     };
-    let mut laid = match plan.kind {
+    let laid = match plan.kind {
         PlanKind::Check => {
             let load = (!has("--no-load")).then_some(rate(plan)?.unwrap_or(DEFAULT_RATE));
             Plan::check_with_load(&targets, plan.invited, depth, load)
@@ -110,8 +110,6 @@ pub fn setup_of(scenario: &Scenario, seed: u64) -> Result<Setup, NotPlayed> {
         PlanKind::Rehearse => return Err(NotPlayed::NoPlan("rehearse")),
         PlanKind::Doctor => return Err(NotPlayed::NoPlan("doctor")),
     };
-    // The simulated hosts put no fragments together again: what they would lose is no path's.
-    laid.flows.retain(|flow| flow.purpose != Purpose::Fragments);
     let listening = match scenario.listener.kind {
         ListenerKind::ProbeServer => Listening::ProbeServer,
         ListenerKind::Nothing => Listening::Nothing,
@@ -151,6 +149,9 @@ fn fault(event: &Event) -> Fault {
         Event::ForgetMappings { at } => Fault::ForgetMappings { at: at.0 },
         Event::SuspendClient { at, length } => Fault::SuspendClient { at: at.0, length: length.0 },
         Event::StepClock { at, by_s } => Fault::SetClientClock { at: at.0, by_ns: (by_s * 1e9) as i64 },
+        Event::LoseWay { at, length, another } => {
+            Fault::LoseWay { at: at.0, length: length.0, another: *another }
+        }
         Event::FilterClient { protocol } => Fault::FilterClient { protocol: *protocol },
         Event::CrossTraffic { at, length, rate, size } => {
             Fault::CrossTraffic { at: at.0, length: length.0, rate_bps: rate.0, size: *size }

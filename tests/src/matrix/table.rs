@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use probe_protocol::cause::Cause;
 
-use super::tally::{Row, Tally};
+use super::tally::{Row, Tally, Wrong};
 
 /// The table: one line per cause, then what is missing and what was wrong.
 pub fn render(tally: &Tally) -> String {
@@ -28,6 +28,15 @@ fn write(out: &mut String, tally: &Tally) -> std::fmt::Result {
         tally.clean_accused,
         share(tally.precision()),
     )?;
+    if tally.several_runs > 0 {
+        writeln!(
+            out,
+            "{} runs with two causes or more, in {} each was found ({:.3})",
+            tally.several_runs,
+            tally.several_found,
+            tally.several_found as f64 / tally.several_runs as f64
+        )?;
+    }
     writeln!(out)?;
     writeln!(
         out,
@@ -37,6 +46,7 @@ fn write(out: &mut String, tally: &Tally) -> std::fmt::Result {
     for (cause, row) in &tally.causes {
         write_row(out, *cause, row)?;
     }
+    write_calibration(out, tally)?;
     write_list(out, "not yet named", &tally.not_yet_named())?;
     write_list(out, "no scenario played", &tally.not_played())?;
     if !tally.not_played.is_empty() {
@@ -50,8 +60,10 @@ fn write(out: &mut String, tally: &Tally) -> std::fmt::Result {
         for (scenario, wrong) in &tally.wrong {
             let (runs, right) = tally.scenarios.get(scenario).copied().unwrap_or_default();
             writeln!(out, "  {scenario} ({right} of {runs} right)")?;
-            for (what, count) in wrong {
-                writeln!(out, "    {count}x {what}")?;
+            for (what, Wrong { runs, seeds }) in wrong {
+                let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+                let more = if seeds.len() as u64 == *runs { "" } else { " ..." };
+                writeln!(out, "    {runs}x {what} (seeds {}{more})", seeds.join(", "))?;
             }
         }
     }
@@ -77,6 +89,24 @@ fn write_row(out: &mut String, cause: Cause, row: &Row) -> std::fmt::Result {
         write!(out, "{said} {count}x; ")?;
     }
     writeln!(out)
+}
+
+fn write_calibration(out: &mut String, tally: &Tally) -> std::fmt::Result {
+    writeln!(out, "\ncalibration: of the findings of a probability, how many are right (95 % bounds)")?;
+    for class in tally.calibration.iter().filter(|class| class.said > 0) {
+        let (low, high) = class.bounds();
+        writeln!(
+            out,
+            "  from {:<5} {:>6} said, {:>6} right: {:.3} ({low:.3} to {high:.3}), said to be {:.4}{}",
+            class.from,
+            class.said,
+            class.right,
+            class.share().unwrap_or_default(),
+            class.mean,
+            if class.is_overconfident() { ": OVERCONFIDENT" } else { "" }
+        )?;
+    }
+    Ok(())
 }
 
 fn write_list(out: &mut String, what: &str, causes: &[Cause]) -> std::fmt::Result {

@@ -1,12 +1,14 @@
 //! What is counted over many runs, and the floors below which the matrix fails.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use probe_protocol::cause::Cause;
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Network;
-use crate::scenario::judge::Judgement;
+use super::calibration::{self, Class, Said};
+use crate::scenario::judge::{Judgement, Report};
+use crate::scenario::{Network, Scenario};
 
 /// One run of one scenario.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +25,32 @@ pub struct Run {
     pub said: Vec<Cause>,
     /// How it was judged.
     pub judgement: Judgement,
+    /// How long it took in its own network, seconds.
+    pub took_s: f64,
+    /// Processor time that simulating it took, seconds; none for the real-kernel network, whose runs mostly wait.
+    pub cpu_s: Option<f64>,
+}
+
+impl Run {
+    /// A run of a scenario that said these causes.
+    pub fn of(
+        scenario: &Scenario,
+        (seed, network): (u64, Network),
+        report: &Report,
+        judgement: Judgement,
+        took: Duration,
+    ) -> Self {
+        Self {
+            scenario: scenario.name.clone(),
+            seed,
+            network,
+            expected: scenario.expect.must.iter().map(|must| must.cause).collect(),
+            said: report.findings.iter().map(|found| found.cause).collect(),
+            judgement,
+            took_s: took.as_secs_f64(),
+            cpu_s: None,
+        }
+    }
 }
 
 /// One cause over all runs.
@@ -77,6 +105,10 @@ pub struct Tally {
     pub clean_runs: u64,
     /// Of those, runs in which something was said that should not have been.
     pub clean_accused: u64,
+    /// Runs in which two causes or more had to be found.
+    pub several_runs: u64,
+    /// Of those, runs in which each of them was.
+    pub several_found: u64,
     /// Each cause of the catalogue.
     pub causes: BTreeMap<Cause, Row>,
     /// Scenarios that could not be played, and why.
@@ -84,8 +116,25 @@ pub struct Tally {
     /// By scenario: runs, and those that were right.
     pub scenarios: BTreeMap<String, (u64, u64)>,
     /// By scenario: what was wrong, and how often.
-    pub wrong: BTreeMap<String, BTreeMap<String, u64>>,
+    pub wrong: BTreeMap<String, BTreeMap<String, Wrong>>,
+    /// Every finding with its probability.
+    #[serde(skip)]
+    pub said: Vec<Said>,
+    /// The same by classes of probabilities.
+    pub calibration: Vec<Class>,
 }
+
+/// One thing that was wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Wrong {
+    /// In how many runs.
+    pub runs: u64,
+    /// The first seeds with which.
+    pub seeds: Vec<u64>,
+}
+
+/// So many seeds are shown.
+const MAX_SEEDS: usize = 6;
 
 /// What was wrong, at most so many kinds per scenario.
 const MAX_WRONG: usize = 12;
@@ -100,6 +149,12 @@ impl Tally {
             self.clean_runs += 1;
             self.clean_accused += u64::from(!judgement.accused.is_empty());
         }
+        if run.expected.len() > 1 {
+            self.several_runs += 1;
+            self.several_found += u64::from(judgement.missed.is_empty());
+        }
+        self.said.extend(&judgement.said);
+        self.calibration = calibration::classes(&self.said);
         let scenario = self.scenarios.entry(run.scenario.clone()).or_default();
         scenario.0 += 1;
         scenario.1 += u64::from(judgement.is_right());
@@ -107,7 +162,11 @@ impl Tally {
             let wrong = self.wrong.entry(run.scenario.clone()).or_default();
             for what in &judgement.wrong {
                 if wrong.len() < MAX_WRONG || wrong.contains_key(what) {
-                    *wrong.entry(what.clone()).or_default() += 1;
+                    let wrong = wrong.entry(what.clone()).or_default();
+                    wrong.runs += 1;
+                    if wrong.seeds.len() < MAX_SEEDS {
+                        wrong.seeds.push(run.seed);
+                    }
                 }
             }
         }
@@ -241,7 +300,8 @@ mod tests {
         let abstained = said.contains(&Cause::Unexplained);
         let judgement = Judgement { found, missed, accused, abstained, wrong, ..Judgement::default() };
         let (scenario, network) = ("s".to_owned(), Network::Simulated);
-        Run { scenario, seed: 0, network, expected: expected.to_vec(), said: said.to_vec(), judgement }
+        let (expected, said) = (expected.to_vec(), said.to_vec());
+        Run { scenario, seed: 0, network, expected, said, judgement, took_s: 1.0, cpu_s: None }
     }
 
     #[test]
@@ -259,6 +319,17 @@ mod tests {
         assert_eq!((tally.clean_runs, tally.clean_accused, tally.runs, tally.right), (2, 1, 6, 4));
         assert!(tally.not_yet_named().is_empty());
         assert!(tally.not_played().contains(&Cause::QuicBlocked));
+    }
+
+    #[test]
+    fn two_causes_at_once_are_found_where_both_are() {
+        let both = [Cause::LossyPath, Cause::QuicBlocked];
+        let mut tally = Tally::default();
+        tally.count(&run(&both, &both));
+        tally.count(&run(&both, &[Cause::LossyPath]));
+        tally.count(&run(&[Cause::LossyPath], &[Cause::LossyPath]));
+        assert_eq!((tally.several_runs, tally.several_found), (2, 1));
+        assert_eq!(tally.wrong["s"]["quic-blocked"], Wrong { runs: 1, seeds: vec![0] });
     }
 
     #[test]

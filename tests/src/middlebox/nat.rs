@@ -1,11 +1,12 @@
 //! Network address translation (RFC 4787, RFC 5382, RFC 5508): ports, ICMP echoes, quotes in ICMP errors, fragments.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use probe_protocol::time::Timestamp;
 
 use super::topology::NatKind;
+use crate::hash::{Map, Set};
 use crate::packet::{Packet, Part, Protocol, build, flag};
 use crate::rules::Direction;
 
@@ -57,7 +58,7 @@ type InsideKey = (Protocol, SocketAddr, Option<SocketAddr>);
 struct Mapping {
     inside: SocketAddr,
     peer: Option<SocketAddr>,
-    peers: HashSet<SocketAddr>,
+    peers: Set<SocketAddr>,
     refreshed: Timestamp,
 }
 
@@ -69,12 +70,12 @@ pub struct Nat {
     /// Outside port, protocol: who is meant inside, whatever happens.
     forwards: BTreeMap<(Protocol, u16), SocketAddr>,
     /// Which of several forwarded ports a correspondent has come in by.
-    came_by: HashMap<(Protocol, SocketAddr, SocketAddr), u16>,
-    by_inside: HashMap<InsideKey, u16>,
-    by_port: HashMap<(Protocol, u16), Mapping>,
-    fragmented: HashMap<(IpAddr, IpAddr, u32), IpAddr>,
+    came_by: Map<(Protocol, SocketAddr, SocketAddr), u16>,
+    by_inside: Map<InsideKey, u16>,
+    by_port: Map<(Protocol, u16), Mapping>,
+    fragmented: Map<(IpAddr, IpAddr, u32), IpAddr>,
     /// Inside ends of TCP connections that were forgotten because they were idle.
-    forgotten: HashSet<SocketAddr>,
+    forgotten: Set<SocketAddr>,
     next_port: u16,
 }
 
@@ -86,11 +87,11 @@ impl Nat {
             kind,
             public,
             forwards: BTreeMap::new(),
-            came_by: HashMap::new(),
-            by_inside: HashMap::new(),
-            by_port: HashMap::new(),
-            fragmented: HashMap::new(),
-            forgotten: HashSet::new(),
+            came_by: Map::default(),
+            by_inside: Map::default(),
+            by_port: Map::default(),
+            fragmented: Map::default(),
+            forgotten: Set::default(),
             next_port,
         }
     }
@@ -162,7 +163,7 @@ impl Nat {
             }
         }
         let port = self.choose_port(now, protocol, inside.port(), peer.is_some()).ok_or(Refusal::Full)?;
-        let mapping = Mapping { inside, peer, peers: HashSet::from([to]), refreshed: now };
+        let mapping = Mapping { inside, peer, peers: Set::from_iter([to]), refreshed: now };
         self.by_inside.insert(key, port);
         self.by_port.insert((protocol, port), mapping);
         Ok(port)

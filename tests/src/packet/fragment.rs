@@ -1,9 +1,10 @@
 //! Cutting IPv4 packets for a link that is too small for them, and putting them together again (RFC 791, section 3.2).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Packet, Part, checksum};
+use crate::hash::Map;
 
 /// The fragments of an IPv4 packet for a link of `mtu` bytes. `None` where it must not be cut (IPv6, DF), needs no
 /// cutting, or the link is too small for any.
@@ -44,7 +45,7 @@ const MAX_WAITING: usize = 1024;
 /// Puts the fragments of IPv4 packets together again.
 #[derive(Debug, Default)]
 pub struct Reassembly {
-    waiting: HashMap<(IpAddr, IpAddr, u32), BTreeMap<u16, Packet>>,
+    waiting: Map<(IpAddr, IpAddr, u32), BTreeMap<u16, Packet>>,
 }
 
 impl Reassembly {

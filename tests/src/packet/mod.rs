@@ -93,6 +93,7 @@ impl Packet {
     }
 
     /// The packet as it goes on the wire.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -103,35 +104,42 @@ impl Packet {
     }
 
     /// Length of the IP packet, header included, bytes.
+    #[inline]
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
     /// Whether it is IPv6.
+    #[inline]
     pub fn is_v6(&self) -> bool {
         self.layout.v6
     }
 
     /// What it carries.
+    #[inline]
     pub fn protocol(&self) -> Protocol {
         self.layout.protocol
     }
 
     /// Which part of a datagram it is.
+    #[inline]
     pub fn part(&self) -> Part {
         self.layout.part
     }
 
     /// Source address.
+    #[inline]
     pub fn source(&self) -> IpAddr {
         self.address(if self.layout.v6 { 8 } else { 12 })
     }
 
     /// Destination address.
+    #[inline]
     pub fn destination(&self) -> IpAddr {
         self.address(if self.layout.v6 { 24 } else { 16 })
     }
 
+    #[inline]
     fn address(&self, at: usize) -> IpAddr {
         if self.layout.v6 {
             IpAddr::V6(Ipv6Addr::from(array::<16>(&self.bytes, at)))
@@ -140,20 +148,24 @@ impl Packet {
         }
     }
 
+    #[inline]
     fn has_ports(&self) -> bool {
         self.layout.part != Part::Later && matches!(self.layout.protocol, Protocol::Udp | Protocol::Tcp)
     }
 
     /// Source port; for an ICMP echo its identifier; 0 where there is neither.
+    #[inline]
     pub fn source_port(&self) -> u16 {
         self.port(0)
     }
 
     /// Destination port; for an ICMP echo its identifier; 0 where there is neither.
+    #[inline]
     pub fn destination_port(&self) -> u16 {
         self.port(2)
     }
 
+    #[inline]
     fn port(&self, at: usize) -> u16 {
         if self.has_ports() {
             u16_at(&self.bytes, self.layout.transport + at)
@@ -165,22 +177,26 @@ impl Packet {
     }
 
     /// Source address and port.
+    #[inline]
     pub fn from(&self) -> SocketAddr {
         SocketAddr::new(self.source(), self.source_port())
     }
 
     /// Destination address and port.
+    #[inline]
     pub fn to(&self) -> SocketAddr {
         SocketAddr::new(self.destination(), self.destination_port())
     }
 
     /// Type and code of an ICMP message that is whole.
+    #[inline]
     pub fn icmp(&self) -> Option<(u8, u8)> {
         (self.layout.protocol == Protocol::Icmp && self.layout.part != Part::Later)
             .then(|| (self.bytes[self.layout.transport], self.bytes[self.layout.transport + 1]))
     }
 
     /// Whether it is an ICMP echo request or reply.
+    #[inline]
     pub fn is_echo(&self) -> bool {
         match self.icmp() {
             Some((kind, _)) if self.layout.v6 => kind == 128 || kind == 129,
@@ -195,6 +211,7 @@ impl Packet {
     }
 
     /// Whether it is an ICMP error, which quotes the packet it is about.
+    #[inline]
     pub fn is_icmp_error(&self) -> bool {
         match self.icmp() {
             Some((kind, _)) if self.layout.v6 => kind < 128,
@@ -204,6 +221,7 @@ impl Packet {
     }
 
     /// TCP flags (see [`flag`]); 0 where it is not TCP.
+    #[inline]
     pub fn tcp_flags(&self) -> u8 {
         if self.layout.protocol == Protocol::Tcp && self.layout.part != Part::Later {
             self.bytes[self.layout.transport + 13]
@@ -221,6 +239,7 @@ impl Packet {
     }
 
     /// What follows the transport header (after the IP header where there is none).
+    #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.bytes[self.layout.payload..]
     }
@@ -231,11 +250,13 @@ impl Packet {
     }
 
     /// Time to live, or hop limit.
+    #[inline]
     pub fn ttl(&self) -> u8 {
         self.bytes[if self.layout.v6 { 7 } else { 8 }]
     }
 
     /// Sets the time to live, or hop limit.
+    #[inline]
     pub fn set_ttl(&mut self, ttl: u8) {
         if self.layout.v6 {
             self.bytes[7] = ttl;
@@ -247,6 +268,7 @@ impl Packet {
     }
 
     /// The byte that holds DSCP and ECN (RFC 2474, RFC 3168).
+    #[inline]
     pub fn tos(&self) -> u8 {
         if self.layout.v6 { (self.bytes[0] << 4) | (self.bytes[1] >> 4) } else { self.bytes[1] }
     }
@@ -290,15 +312,18 @@ impl Packet {
     }
 
     /// Sets the source address, which must be of the packet's own family (else nothing is done).
+    #[inline]
     pub fn set_source(&mut self, address: IpAddr) {
         self.set_address(if self.layout.v6 { 8 } else { 12 }, address);
     }
 
     /// Sets the destination address, which must be of the packet's own family (else nothing is done).
+    #[inline]
     pub fn set_destination(&mut self, address: IpAddr) {
         self.set_address(if self.layout.v6 { 24 } else { 16 }, address);
     }
 
+    #[inline]
     fn set_address(&mut self, at: usize, address: IpAddr) {
         match (self.layout.v6, address) {
             (false, IpAddr::V4(new)) => {
@@ -317,15 +342,18 @@ impl Packet {
     }
 
     /// Sets the source port, or the identifier of an ICMP echo.
+    #[inline]
     pub fn set_source_port(&mut self, port: u16) {
         self.set_port(0, port);
     }
 
     /// Sets the destination port, or the identifier of an ICMP echo.
+    #[inline]
     pub fn set_destination_port(&mut self, port: u16) {
         self.set_port(2, port);
     }
 
+    #[inline]
     fn set_port(&mut self, offset: usize, port: u16) {
         let at = self.layout.transport
             + if self.has_ports() {
@@ -340,12 +368,14 @@ impl Packet {
         self.patch_transport_checksum(&old, &port.to_be_bytes(), false);
     }
 
+    #[inline]
     fn patch_ip_checksum(&mut self, old: &[u8], new: &[u8]) {
         let sum = checksum::adjust(u16_at(&self.bytes, 10), old, new);
         self.bytes[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 
     /// Where the transport's checksum stands, in the part that has it.
+    #[inline]
     fn checksum_at(&self) -> Option<usize> {
         if self.layout.part == Part::Later {
             return None;
@@ -361,6 +391,7 @@ impl Packet {
         }
     }
 
+    #[inline]
     fn patch_transport_checksum(&mut self, old: &[u8], new: &[u8], in_pseudo_header: bool) {
         let Some(at) = self.checksum_at() else { return };
         // ICMP over IPv4 covers no pseudo-header.
@@ -371,6 +402,7 @@ impl Packet {
         self.bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     }
 
+    #[inline]
     fn never_zero(&self, sum: u16) -> u16 {
         if sum == 0 && self.layout.protocol == Protocol::Udp { 0xffff } else { sum }
     }
@@ -394,6 +426,7 @@ impl Packet {
         header && transport
     }
 
+    #[inline]
     fn header_length(&self) -> usize {
         if self.layout.v6 { 40 } else { usize::from(self.bytes[0] & 0x0f) * 4 }
     }
@@ -515,14 +548,17 @@ impl Layout {
     }
 }
 
+#[inline]
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes(array(bytes, at))
 }
 
+#[inline]
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(array(bytes, at))
 }
 
+#[inline]
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);

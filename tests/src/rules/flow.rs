@@ -1,6 +1,5 @@
 //! The flows that a box on the way has seen: ages, counts, and what a classifier made of them.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::data::Direction;
 use super::recognise::{Classifier, Needs};
+use crate::hash::Map;
 use crate::packet::{Packet, Part, Protocol};
 
 /// At most so many flows are known at one place; what comes beyond is carried, but has neither age nor count.
@@ -109,7 +109,7 @@ impl Flow {
 /// The flows known at one place.
 #[derive(Debug)]
 pub struct FlowTable {
-    flows: HashMap<FlowKey, Flow>,
+    flows: Map<FlowKey, Flow>,
     spare: Flow,
     swept: Timestamp,
     /// Packets whose flow found no room.
@@ -119,7 +119,7 @@ pub struct FlowTable {
 impl Default for FlowTable {
     fn default() -> Self {
         Self {
-            flows: HashMap::new(),
+            flows: Map::default(),
             spare: Flow::new(Timestamp::ZERO),
             swept: Timestamp::ZERO,
             untracked: 0,
@@ -139,9 +139,19 @@ impl FlowTable {
         needs: Needs,
         concurrent: Option<Duration>,
     ) -> &mut Flow {
-        let is_new = packet.part() != Part::Later && !self.flows.contains_key(&key);
+        if !self.flows.contains_key(&key) {
+            self.begin(now, key, packet, concurrent);
+        }
+        let flow = self.flows.get_mut(&key).unwrap_or(&mut self.spare);
+        flow.count(now, direction, packet.size());
+        flow.classifier.see(direction, packet, needs);
+        flow
+    }
+
+    /// Keeps a flow that was not seen before, or makes the spare one stand for it.
+    fn begin(&mut self, now: Timestamp, key: FlowKey, packet: &Packet, concurrent: Option<Duration>) {
         let mut ordinal = 1;
-        if is_new {
+        if packet.part() != Part::Later {
             if let Some(live_for) = concurrent {
                 ordinal += self
                     .flows
@@ -151,16 +161,13 @@ impl FlowTable {
             }
             self.make_room(now);
         }
-        let flow = if self.flows.len() < MAX_FLOWS || self.flows.contains_key(&key) {
-            self.flows.entry(key).or_insert_with(|| Flow { ordinal, ..Flow::new(now) })
+        let flow = Flow { ordinal, ..Flow::new(now) };
+        if self.flows.len() < MAX_FLOWS {
+            self.flows.insert(key, flow);
         } else {
             self.untracked += 1;
-            self.spare = Flow { ordinal, ..Flow::new(now) };
-            &mut self.spare
-        };
-        flow.count(now, direction, packet.size());
-        flow.classifier.see(direction, packet, needs);
-        flow
+            self.spare = flow;
+        }
     }
 
     /// A flow that is known.

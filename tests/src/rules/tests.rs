@@ -7,7 +7,7 @@ use probe_protocol::time::{Timestamp, WallTime};
 
 use super::truth::Deed;
 use super::*;
-use crate::packet::{Packet, build, flag};
+use crate::packet::{Packet, build, flag, fragment};
 
 /// A network of one place.
 struct Net {
@@ -494,6 +494,30 @@ fn rebinding_moves_up_and_brings_back_down() {
     assert!(!net.down(5000, 100), "the old mapping is gone");
     assert!(net.offer(Direction::Down, build::udp(server(), moved, b"back").unwrap()));
     assert_eq!(net.out[2].2.to(), client(5000));
+}
+
+#[test]
+fn fragments_of_a_rebound_flow_go_where_their_first_one_goes() {
+    let mut net = Net::new("[[rule]]\nname='nat'\ndo={act='rebind',address='198.51.100.77'}");
+    let pieces = |mut packet: Packet, id| {
+        packet.allow_fragments(id);
+        let pieces = fragment::cut(&packet, 1500).unwrap();
+        assert_eq!(pieces.len(), 3);
+        pieces
+    };
+    for piece in pieces(udp(5000, &[7; 4000]), 1) {
+        assert!(net.offer(Direction::Up, piece));
+    }
+    let moved = net.out[0].2.from();
+    assert!(net.out.iter().all(|(_, _, packet)| packet.source() == moved.ip()));
+    for piece in pieces(build::udp(server(), moved, &[8; 4000]).unwrap(), 2) {
+        assert!(net.offer(Direction::Down, piece));
+    }
+    let mut reassembly = fragment::Reassembly::default();
+    let whole = net.out.drain(..).filter_map(|(_, _, piece)| reassembly.take(piece)).collect::<Vec<_>>();
+    assert_eq!(whole.len(), 2);
+    assert!(whole.iter().all(Packet::checksums_right));
+    assert_eq!((whole[0].from(), whole[1].to()), (moved, client(5000)));
 }
 
 #[test]

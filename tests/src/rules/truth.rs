@@ -1,6 +1,6 @@
 //! The ground truth: one line per packet touched, with the rule and the reason, and a summary per flow.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::data::{Direction, Place};
 use super::flow::FlowKey;
+use crate::hash::Map;
 use crate::packet::Packet;
 
 /// At most so many lines are kept in memory; older ones make room, and are counted.
@@ -110,11 +111,11 @@ pub struct Truth {
     unwritten: usize,
     /// Lines that had to make room.
     pub forgotten: u64,
-    flows: HashMap<(Place, FlowKey), [Tally; 2]>,
+    flows: Map<(Place, FlowKey), [Tally; 2]>,
     total: [Tally; 2],
     /// Packets whose flow has no summary, for lack of room.
     pub unsummarised: u64,
-    counts: HashMap<(Arc<str>, Deed, Direction), u64>,
+    counts: Map<(Arc<str>, Deed, Direction), u64>,
 }
 
 impl Truth {
@@ -125,10 +126,10 @@ impl Truth {
             lines: VecDeque::new(),
             unwritten: 0,
             forgotten: 0,
-            flows: HashMap::new(),
+            flows: Map::default(),
             total: [Tally::default(); 2],
             unsummarised: 0,
-            counts: HashMap::new(),
+            counts: Map::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Expect, Lost, MustFind, Near};
+use crate::matrix::calibration::Said;
 
 /// The parts of a report (CONTRACT.md, "JSON") that are judged.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Report {
 pub struct Found {
     /// Which cause.
     pub cause: Cause,
+    /// With which probability.
+    #[serde(default)]
+    pub probability: Option<f64>,
     /// How much it matters.
     pub severity: Severity,
     /// On which side.
@@ -82,6 +86,8 @@ pub struct Judgement {
     pub abstained: bool,
     /// Parameters of what was found: how far off each was, as a share of what it is.
     pub errors: Vec<ParameterError>,
+    /// Every finding that gives a probability, and whether it is so.
+    pub said: Vec<Said>,
     /// Everything that is wrong, in words.
     pub wrong: Vec<String>,
 }
@@ -126,6 +132,11 @@ impl Expect {
                 judgement.abstained = true;
             }
             let expected = self.may.contains(&cause) || self.must.iter().any(|must| must.is(cause));
+            judgement.said.extend(found.probability.map(|probability| Said {
+                cause,
+                probability,
+                right: expected,
+            }));
             if !expected && cause != Cause::Unexplained {
                 judgement.accused.push(cause);
                 judgement.wrong.push(format!("{cause} is said, and is not so"));

@@ -175,6 +175,16 @@ pub enum Event {
         /// How far, seconds; forward is positive.
         by_s: f64,
     },
+    /// The client's way to the network is gone for a while. Simulated alone.
+    LoseWay {
+        /// When, since the plan started.
+        at: Span,
+        /// For how long.
+        length: Span,
+        /// It comes back by another interface, with another address and gateway; else it is the same again.
+        #[serde(default)]
+        another: bool,
+    },
     /// The client's own firewall forbids a protocol out, from the start. Simulated alone.
     FilterClient {
         /// Which.
@@ -352,21 +362,33 @@ impl Scenario {
         let needs_virtual = |event: &Event| {
             matches!(
                 event,
-                Event::SuspendClient { .. } | Event::StepClock { .. } | Event::FilterClient { .. }
+                Event::SuspendClient { .. }
+                    | Event::StepClock { .. }
+                    | Event::FilterClient { .. }
+                    | Event::LoseWay { .. }
             )
         };
         if scenario.runs_in(Network::Kernel) && scenario.event.iter().any(needs_virtual) {
-            let what = "a real machine is neither put to sleep, nor set to another time, nor given another firewall; say `networks = [\"simulated\"]`";
+            let what = "a real machine is neither put to sleep, nor set to another time, nor given another firewall or another way to the network; say `networks = [\"simulated\"]`";
             return Err(ScenarioError::Sense { name: name.to_owned(), what: what.into() });
         }
-        if let Some(what) = scenario.topology.contradiction() {
-            return Err(ScenarioError::Sense { name: name.to_owned(), what: what.into() });
-        }
-        // A rule that cannot be carried out is found now, not when it is first run.
-        let start = Moment::default().now;
-        crate::middlebox::Middlebox::new(&scenario.topology, &scenario.rule, seed, start)
-            .map_err(|error| ScenarioError::Rule { name: name.to_owned(), error })?;
+        scenario.check(seed)?;
         Ok(scenario)
+    }
+
+    /// Whether its network can be built: a rule that cannot be carried out is found now, not when it is first run.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    pub fn check(&self, seed: u64) -> Result<(), ScenarioError> {
+        let name = || self.name.clone();
+        if let Some(what) = self.topology.contradiction() {
+            return Err(ScenarioError::Sense { name: name(), what: what.into() });
+        }
+        let start = Moment::default().now;
+        crate::middlebox::Middlebox::new(&self.topology, &self.rule, seed, start)
+            .map_err(|error| ScenarioError::Rule { name: name(), error })?;
+        Ok(())
     }
 
     /// Reads a scenario of the repository by its name, or any by the path of its file.

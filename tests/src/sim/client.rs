@@ -61,6 +61,14 @@ enum Asleep {
     Suspended,
 }
 
+/// When a connection needs the time.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Timestamp,
+    /// The kernel serves it, whatever the process does.
+    in_kernel: bool,
+}
+
 pub(super) struct ClientHost {
     pub(super) engine: Engine,
     addresses: HostAddresses,
@@ -72,6 +80,8 @@ pub(super) struct ClientHost {
     touched: BTreeSet<FlowNo>,
     /// When [`wake`](Self::wake) is due, where that is still known.
     due: Option<Timestamp>,
+    /// When each connection was last seen to need the time: most sockets are of UDP, and never do.
+    dues: BTreeMap<FlowNo, Due>,
     /// Connections that are closed and still have something to say.
     lingering: Vec<ClientStream>,
     next_port: u16,
@@ -114,6 +124,7 @@ impl ClientHost {
             ports: BTreeMap::new(),
             touched: BTreeSet::new(),
             due: None,
+            dues: BTreeMap::new(),
             lingering: Vec::new(),
             next_port,
             asleep: Asleep::No,
@@ -144,10 +155,7 @@ impl ClientHost {
     }
 
     fn earliest(&self) -> Timestamp {
-        let kernel = self.sockets.values().filter_map(|socket| match socket {
-            Socket::Stream(stream) => Some(stream.tcp.next()),
-            Socket::Udp { .. } | Socket::Quic(_) => None,
-        });
+        let kernel = self.dues.values().filter(|due| due.in_kernel).map(|due| due.at);
         let kernel = kernel.chain(self.lingering.iter().map(|s| s.tcp.next())).min();
         let kernel = kernel.unwrap_or(Timestamp::NEVER);
         match self.asleep {
@@ -155,10 +163,7 @@ impl ClientHost {
             Asleep::Stalled => kernel,
             Asleep::No => {
                 let engine = self.engine.next_deadline().map_or(Timestamp::NEVER, |(at, _)| at);
-                let quic = self.sockets.values().filter_map(|socket| match socket {
-                    Socket::Quic(quic) => Some(quic.next()),
-                    Socket::Udp { .. } | Socket::Stream(_) => None,
-                });
+                let quic = self.dues.values().filter(|due| !due.in_kernel).map(|due| due.at);
                 let watch = if self.engine.wants_watch() { self.watcher.due() } else { Timestamp::NEVER };
                 quic.min().unwrap_or(Timestamp::NEVER).min(engine).min(kernel).min(watch)
             }
@@ -171,17 +176,10 @@ impl ClientHost {
         if self.asleep == Asleep::Suspended {
             return;
         }
-        for (no, socket) in &mut self.sockets {
-            let due = match socket {
-                Socket::Stream(stream) => stream.tcp.next(),
-                Socket::Quic(quic) => quic.next(),
-                Socket::Udp { .. } => continue,
-            };
-            if due <= now {
-                self.touched.insert(*no);
-                if let Socket::Stream(stream) = socket {
-                    stream.tcp.timeout(now);
-                }
+        for (no, _) in self.dues.iter().filter(|(_, due)| due.at <= now) {
+            self.touched.insert(*no);
+            if let Some(Socket::Stream(stream)) = self.sockets.get_mut(no) {
+                stream.tcp.timeout(now);
             }
         }
         for stream in &mut self.lingering {
@@ -532,6 +530,7 @@ impl ClientHost {
     fn disconnect(&mut self, now: Timestamp, flow: FlowNo) {
         let Some(socket) = self.sockets.remove(&flow) else { return };
         self.touched.remove(&flow);
+        self.dues.remove(&flow);
         self.ports.remove(&socket.local());
         if let Socket::Stream(mut stream) = socket {
             stream.close(now);
@@ -589,11 +588,18 @@ impl ClientHost {
     /// Puts on the link what the connections have to send.
     fn flush(&mut self, now: Timestamp, io: &mut Io<'_>) {
         for no in &self.touched {
-            match self.sockets.get_mut(no) {
-                Some(Socket::Stream(stream)) => stream.flush(now, &mut io.out),
-                Some(Socket::Quic(quic)) => quic.flush(now, io),
-                Some(Socket::Udp { .. }) | None => {}
-            }
+            let due = match self.sockets.get_mut(no) {
+                Some(Socket::Stream(stream)) => {
+                    stream.flush(now, &mut io.out);
+                    Due { at: stream.tcp.next(), in_kernel: true }
+                }
+                Some(Socket::Quic(quic)) => {
+                    quic.flush(now, io);
+                    Due { at: quic.next(), in_kernel: false }
+                }
+                Some(Socket::Udp { .. }) | None => continue,
+            };
+            self.dues.insert(*no, due);
         }
         for stream in &mut self.lingering {
             stream.flush(now, &mut io.out);

@@ -4,12 +4,13 @@
 //! same datagram, and so is one that was altered further back, which a hash of the whole tells. One whose first bytes
 //! were altered is lost.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hasher};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use probe_analysis::observation::{Excluded, Fate, FlowNo, Probe};
 use probe_protocol::time::Timestamp;
+
+use crate::hash::{self, Map};
 
 /// For so long after its sending a datagram is still recognised.
 const RECOGNISED: Duration = Duration::from_secs(300);
@@ -84,7 +85,7 @@ pub struct Truth {
 
 #[derive(Debug, Default)]
 struct Names {
-    known: HashMap<u64, Known>,
+    known: Map<u64, Known>,
     order: VecDeque<(Timestamp, u64)>,
 }
 
@@ -103,18 +104,12 @@ impl Names {
     /// The datagram, and whether it is as it was sent.
     fn find(&self, datagram: &[u8]) -> Option<(Known, bool)> {
         let known = self.known.get(&name(datagram)).copied()?;
-        Some((known, known.whole == hash(datagram)))
+        Some((known, known.whole == hash::bytes(datagram)))
     }
 }
 
 fn name(datagram: &[u8]) -> u64 {
-    hash(&datagram[..datagram.len().min(NAME)])
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(bytes);
-    hasher.finish()
+    hash::bytes(&datagram[..datagram.len().min(NAME)])
 }
 
 impl Truth {
@@ -133,7 +128,7 @@ impl Truth {
         if ways.len() <= at {
             ways.resize(at + 1, Way::default());
         }
-        self.up.keep(now, datagram, Known { flow, seq, echo: false, whole: hash(datagram) });
+        self.up.keep(now, datagram, Known { flow, seq, echo: false, whole: hash::bytes(datagram) });
     }
 
     /// The run is settled: what arrives from now on, nobody waits for.
@@ -161,7 +156,7 @@ impl Truth {
 
     /// The listener replies to a probe.
     pub(super) fn replied(&mut self, now: Timestamp, probe: (FlowNo, u64), echo: bool, datagram: &[u8]) {
-        let known = Known { flow: probe.0, seq: probe.1, echo, whole: hash(datagram) };
+        let known = Known { flow: probe.0, seq: probe.1, echo, whole: hash::bytes(datagram) };
         if let Some(way) = self.way(known) {
             way.replied = way.replied.saturating_add(1);
             way.echoed = way.echoed.saturating_add(u8::from(echo));
@@ -202,7 +197,7 @@ impl Truth {
         believed: impl IntoIterator<Item = &'a Probe>,
         most: usize,
     ) -> (Vec<String>, usize) {
-        let mut fates: HashMap<(FlowNo, u64), &Probe> = HashMap::new();
+        let mut fates: Map<(FlowNo, u64), &Probe> = Map::default();
         let (mut said, mut count) = (Vec::new(), 0);
         let mut say = |what: String| {
             count += 1;

@@ -203,8 +203,39 @@ fn fit_as_timed(series: &[Packet], unit: Unit) -> Option<Fit> {
     if drops < MIN_DROPS || drops == series.len() {
         return None;
     }
-    let mut fills = Fills::new(series, unit);
     let scratch = &mut Scratch::default();
+    let begins = beginning(series);
+    let mut best = fit_beginning(&series[..begins], unit, scratch)?;
+    // A rate that is off by one part in as many packets as have passed moves the fill by a packet: over a long series
+    // the right rate is a needle in a haystack, unless it is closed in upon.
+    let mut fills = Fills::new(&series[..begins], unit);
+    let mut upto = begins;
+    while upto < series.len() {
+        upto = (upto * 2).min(series.len());
+        fills = Fills::new(&series[..upto], unit);
+        best = closer(&mut fills, scratch, best);
+    }
+    let interval = plateau(&mut fills, scratch, &mut best);
+    fills.run(best.rate, best.start);
+    Some(describe(&fills, &best, interval, drops))
+}
+
+/// Packets from which the rate is first found: enough of them, and enough drops.
+fn beginning(series: &[Packet]) -> usize {
+    const FEWEST: usize = 8192;
+    const DROPS: usize = 256;
+    let mut upto = FEWEST;
+    while upto < series.len() {
+        if series[..upto].iter().filter(|p| p.is_lost()).count() >= DROPS {
+            return upto;
+        }
+        upto *= 2;
+    }
+    series.len()
+}
+
+fn fit_beginning(series: &[Packet], unit: Unit, scratch: &mut Scratch) -> Option<Try> {
+    let mut fills = Fills::new(series, unit);
     let mut found = search(&mut fills, scratch, 0.0);
     if found.is_none_or(|f| f.explained < 0.9) {
         // Where the series begins in the middle of a full load, the bucket is empty at first, and may stay so.
@@ -220,10 +251,28 @@ fn fit_as_timed(series: &[Packet], unit: Unit) -> Option<Fit> {
         let margin = found.map_or(0.0, |f| f.explained + 0.03);
         found = empty.filter(|e| e.explained > margin).or(found);
     }
-    let mut best = found?;
-    let interval = plateau(&mut fills, scratch, &mut best);
-    fills.run(best.rate, best.start);
-    Some(describe(&fills, &best, interval, drops))
+    found
+}
+
+/// The best rate over twice as many packets as before.
+fn closer(fills: &mut Fills<'_>, scratch: &mut Scratch, from: Try) -> Try {
+    let passed: f64 = fills.series.iter().filter(|p| !p.is_lost()).map(|p| fills.unit.of(p)).sum();
+    let packet = fills.grain / passed.max(fills.grain);
+    fills.run(from.rate, from.start);
+    let (explained, level) = fills.explained(scratch);
+    let mut best = Try { explained, level, ..from };
+    for step in [2.0, 0.7, 0.25] {
+        let middle = best.rate;
+        for n in [-3.0, -2.0, -1.0, 1.0, 2.0, 3.0] {
+            let rate = middle * (1.0 + packet * step * n);
+            fills.run(rate, best.start);
+            let (explained, level) = fills.explained(scratch);
+            if explained > best.explained + 1e-9 {
+                best = Try { rate, explained, level, ..best };
+            }
+        }
+    }
+    best
 }
 
 #[derive(Clone, Copy)]
@@ -401,6 +450,18 @@ mod tests {
         assert!((fit.depth.value / 64_000.0 - 1.0).abs() < 0.03, "{fit:?}");
         assert!(fit.explained > 0.95, "{fit:?}");
         assert!(fit.rate.low <= 1_500_000.0 && 1_500_000.0 <= fit.rate.high, "{fit:?}");
+    }
+
+    #[test]
+    fn a_long_series_that_is_never_below_the_rate() {
+        // The bucket is full once, at the start; the times jitter by a fifth of the gap, so that no pattern repeats.
+        let jitter = |n: u32| f64::from(n.wrapping_mul(2_654_435_761) >> 20) / 4096.0 * 150e-6;
+        let packets = (0..120_000).map(|n| (f64::from(n) * 750e-6 + jitter(n), 1200.0));
+        let series = policed(1_250_000.0, 60_000.0, packets);
+        let fit = fit(&series, Unit::Bytes).unwrap();
+        assert!((fit.rate.value / 1_250_000.0 - 1.0).abs() < 1e-3, "{fit:?}");
+        assert!((fit.depth.value / 60_000.0 - 1.0).abs() < 0.05 && fit.is_depth_known, "{fit:?}");
+        assert!(fit.explained > 0.9, "{fit:?}");
     }
 
     #[test]

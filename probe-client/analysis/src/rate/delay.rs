@@ -76,6 +76,8 @@ pub struct Delays {
     pub p95: f64,
     /// Change of delay between neighbours, half of the time less than this, seconds: noise, not queueing.
     pub noise: f64,
+    /// Resolution of the stamps as the delays show it, seconds: what nine of ten changes are no smaller than.
+    pub resolution: f64,
 }
 
 impl Delays {
@@ -86,9 +88,14 @@ impl Delays {
             series.iter().filter_map(|p| p.delay.map(|d| base.excess(p.at, d))).collect();
         let mut steps: Vec<f64> = excess.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
         let noise = quantile(&mut steps, 0.5).unwrap_or(0.0);
+        // By the delays as they are: the base's drift would hide the lattice.
+        let plain: Vec<f64> = series.iter().filter_map(|p| p.delay).collect();
+        let mut changes: Vec<f64> =
+            plain.windows(2).map(|pair| (pair[1] - pair[0]).abs()).filter(|c| *c > 1e-7).collect();
+        let resolution = quantile(&mut changes, 0.1).unwrap_or(0.0);
         let median = quantile(&mut excess, 0.5)?;
         let p95 = quantile(&mut excess, 0.95)?;
-        Some(Self { base, median, p95, noise })
+        Some(Self { base, median, p95, noise, resolution })
     }
 }
 

@@ -33,6 +33,12 @@ pub mod thresholds {
     pub const COUPLED: f64 = 0.7;
     /// See [`COUPLED`].
     pub const UNCOUPLED: f64 = 0.35;
+    /// A policer beside a line of one's own has at most this share of its rate: else they are the same thing.
+    pub const BELOW_LINE: f64 = 0.9;
+    /// And it explains so much of the losses, since delay says nothing against it.
+    pub const EXPLAINED_BESIDE: f64 = 0.7;
+    /// And when packets are lost, the line's queue holds at most this share of what it holds at its longest.
+    pub const NOT_FULL: f64 = 0.7;
     /// Probability below which delay before losses is no accident.
     pub const BEFORE_LOSS: f64 = 1e-4;
     /// Delay that is none, seconds: no queue of a line that packets are lost on is so short.
@@ -112,7 +118,7 @@ impl Judgement {
         let by_rank = before.p_rank < thresholds::BEFORE_LOSS && before.rank >= thresholds::BEFORE_LOSS_RANK;
         let by_level =
             before.p_level < thresholds::BEFORE_LOSS && before.ratio >= thresholds::BEFORE_LOSS_RATIO;
-        (by_rank || by_level) && before.median > (3.0 * delays.noise).max(500e-6)
+        (by_rank || by_level) && before.median > (3.0 * delays.noise.max(delays.resolution)).max(500e-6)
     }
 
     /// Losses have nothing to do with delay: there is no delay to speak of, or they come as often at low delay as at high,
@@ -169,6 +175,9 @@ pub fn is_queue(fit: &queue::Fit) -> bool {
 }
 
 fn limit(series: &[Packet], found: &Judgement) -> Option<Limit> {
+    if let Some(policer) = policer_beside_line(series, found) {
+        return Some(policer);
+    }
     let shaper =
         found.queue.filter(is_queue).map(|fit| Limit::Shaper { rate: fit.rate, burst: fit.burst, fit });
     let bytes = found.bucket.map_or(0.0, |b| b.explained);
@@ -209,6 +218,25 @@ fn limit(series: &[Packet], found: &Judgement) -> Option<Limit> {
         return None;
     }
     Some(shallow)
+}
+
+/// A policer of less than the rate of a line of one's own, before or behind it: the line's queue explains the delays, and
+/// not the losses, which come when it is not full.
+fn policer_beside_line(series: &[Packet], found: &Judgement) -> Option<Limit> {
+    let fit = found.bucket.filter(is_bucket)?;
+    let (queue, delays) = (found.queue.filter(is_queue)?, found.delays.as_ref()?);
+    let is_slower = fit.rate.value < thresholds::BELOW_LINE * queue.rate.value;
+    let longest = queue.p95 * queue.rate.value;
+    let is_full = queue.limit.is_some_and(|l| l > thresholds::NOT_FULL * longest);
+    if !is_slower || is_full || fit.explained < thresholds::EXPLAINED_BESIDE || !fit.is_deep() {
+        return None;
+    }
+    let rest = queue::without(series, delays, &queue);
+    let delays = Delays::of(&rest)?;
+    let begins_full = fit.is_depth_known;
+    let coupling = queue::coupling(&rest, &delays, fit.rate.value, fit.depth.value, begins_full)?;
+    let is_flat = coupling.slope + 3.0 * coupling.error < thresholds::UNCOUPLED;
+    is_flat.then_some(Limit::Policer { rate: fit.rate, burst: fit.depth, fit, coupling: Some(coupling) })
 }
 
 fn sizes_differ(series: &[Packet]) -> bool {

@@ -5,6 +5,7 @@
 //! one's own. Traffic of others in the same queue makes the delay wander away from what one's own packets explain.
 
 use super::delay::Delays;
+use super::judge::thresholds;
 use super::{Estimate, Packet, quantile, slope};
 
 /// Fewest packets that waited, from which a queue is fitted.
@@ -202,10 +203,36 @@ impl Load<'_> {
             .collect();
         let n = at_drops.len();
         let Some(middle) = quantile(&mut at_drops, 0.5).filter(|_| n >= 3) else { return (None, 0.0) };
+        // Where much more waits at other times and nothing is dropped, it is not the queue that drops.
+        let longest =
+            quantile(&mut self.excess.iter().copied().filter(|e| !e.is_nan()).collect::<Vec<_>>(), 0.95);
+        if longest.is_some_and(|wait| middle < thresholds::NOT_FULL * wait * best.rate) {
+            return (Some(middle.max(0.0)), 0.0);
+        }
         let near =
             at_drops.iter().filter(|d| (**d - middle).abs() < 0.15 * middle + 2.0 * self.grain).count();
         (Some(middle.max(0.0)), near as f64 / n as f64)
     }
+}
+
+/// The series without the waits that the queue explains: what is left is everybody else's.
+pub fn without(series: &[Packet], delays: &Delays, fit: &Fit) -> Vec<Packet> {
+    let (rate, burst) = (fit.rate.value, fit.burst.value);
+    let (mut q, mut before) = (0.0, series.first().map_or(0.0, |p| p.at));
+    let first = series.iter().find_map(|p| p.delay.map(|d| delays.base.excess(p.at, d)));
+    if let Some(wait) = first.filter(|w| *w > 0.2 * fit.p95) {
+        q = wait * rate + burst;
+    }
+    series
+        .iter()
+        .map(|packet| {
+            q = f64::max(q - rate * (packet.at - before).max(0.0), 0.0);
+            before = before.max(packet.at);
+            let Some(delay) = packet.delay else { return *packet };
+            q += packet.bytes;
+            Packet { delay: Some(delay - ((q - burst) / rate).max(0.0)), ..*packet }
+        })
+        .collect()
 }
 
 /// How the delay of what passes goes with the fill of a bucket of the given rate: of a queue it rises by `1 / rate` per

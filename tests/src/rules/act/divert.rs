@@ -1,12 +1,12 @@
 //! Sending flows to another host than they are meant for, and bringing back what it answers.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::data::Direction;
 use super::super::flow::{FlowKey, MAX_FLOWS};
 use super::super::pipeline::{BadRule, Context, Parcel};
 use super::{Act, Step, Watch};
+use crate::hash::Map;
 use crate::packet::Protocol;
 
 /// Diverts what goes up.
@@ -14,7 +14,7 @@ pub(super) struct Divert {
     to: Vec<IpAddr>,
     port: u16,
     /// Whom each client's flow was meant for.
-    meant: HashMap<(Protocol, SocketAddr), SocketAddr>,
+    meant: Map<(Protocol, SocketAddr), SocketAddr>,
 }
 
 impl Divert {
@@ -22,7 +22,7 @@ impl Divert {
         if to.is_empty() || port == 0 {
             return Err(BadRule::Field("divert", "needs an address in `to` and a `port`".into()));
         }
-        Ok(Self { to, port, meant: HashMap::new() })
+        Ok(Self { to, port, meant: Map::default() })
     }
 }
 

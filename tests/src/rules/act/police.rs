@@ -1,6 +1,5 @@
 //! Dropping what exceeds a rate, by bytes or by packets, with a time of penance where wanted.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use probe_protocol::time::Timestamp;
@@ -11,6 +10,7 @@ use super::super::pipeline::{BadRule, Context, Parcel};
 use super::super::units::BitRate;
 use super::bucket::Bucket;
 use super::{Act, Step};
+use crate::hash::Map;
 
 /// A bucket shallower than this would never pass a full packet.
 const LEAST_DEPTH: u64 = 1600;
@@ -31,7 +31,7 @@ pub(super) struct Police {
     hold: Duration,
     per: Per,
     all: [State; 2],
-    flows: HashMap<(FlowKey, Direction), State>,
+    flows: Map<(FlowKey, Direction), State>,
 }
 
 impl Police {
@@ -60,7 +60,7 @@ impl Police {
             return Err(BadRule::Field("police", "needs `rate` or `packets_per_second`".into()));
         }
         let rate = rate.map(|rate| (rate, rate.time(burst.max(LEAST_DEPTH) as usize)));
-        Ok(Self { rate, packets, hold, per, all: [IDLE; 2], flows: HashMap::new() })
+        Ok(Self { rate, packets, hold, per, all: [IDLE; 2], flows: Map::default() })
     }
 }
 

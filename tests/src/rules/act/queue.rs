@@ -1,6 +1,5 @@
 //! A link of a rate, with a queue before it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use probe_protocol::time::Timestamp;
@@ -13,6 +12,7 @@ use super::super::units::BitRate;
 use super::bucket::Bucket;
 use super::schedule::{Fair, Priority, Schedule};
 use super::{Act, Step};
+use crate::hash::Map;
 
 const WAITED: &str = "queued";
 const FULL: &str = "queue full";
@@ -24,13 +24,13 @@ pub(super) struct Fifo {
     limit: Duration,
     per: Per,
     all: [Bucket; 2],
-    flows: HashMap<(FlowKey, Direction), Bucket>,
+    flows: Map<(FlowKey, Direction), Bucket>,
 }
 
 impl Fifo {
     pub(super) fn new(rate: BitRate, burst: u64, limit: u64, per: Per) -> Self {
         let (depth, limit) = (rate.time(burst as usize), rate.time(limit as usize));
-        Self { rate, depth, limit, per, all: [Bucket::FULL; 2], flows: HashMap::new() }
+        Self { rate, depth, limit, per, all: [Bucket::FULL; 2], flows: Map::default() }
     }
 }
 

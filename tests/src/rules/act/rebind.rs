@@ -1,13 +1,16 @@
 //! A NAT that gives a running flow another source port or address.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::data::Direction;
 use super::super::flow::{FlowKey, MAX_FLOWS};
 use super::super::pipeline::{BadRule, Context, Parcel};
 use super::{Act, Step, Watch};
-use crate::packet::Protocol;
+use crate::hash::Map;
+use crate::packet::{Packet, Part, Protocol};
+
+/// At most so many datagrams whose first fragment has passed are remembered.
+const MAX_FRAGMENTED: usize = 4096;
 
 /// The first port that is given out.
 const FIRST_PORT: u16 = 32_768;
@@ -16,8 +19,10 @@ const FIRST_PORT: u16 = 32_768;
 pub(super) struct Rebind {
     address: Option<IpAddr>,
     port_step: u16,
-    forward: HashMap<(Protocol, SocketAddr), SocketAddr>,
-    back: HashMap<(Protocol, SocketAddr), SocketAddr>,
+    forward: Map<(Protocol, SocketAddr), SocketAddr>,
+    back: Map<(Protocol, SocketAddr), SocketAddr>,
+    /// What became of the client's address in a datagram's first fragment: later ones have no port to be known by.
+    fragmented: Map<(IpAddr, IpAddr, u32), IpAddr>,
 }
 
 impl Rebind {
@@ -25,7 +30,13 @@ impl Rebind {
         if address.is_none() && port_step == 0 {
             return Err(BadRule::Field("rebind", "needs an `address` or a `port_step`".into()));
         }
-        Ok(Self { address, port_step, forward: HashMap::new(), back: HashMap::new() })
+        Ok(Self {
+            address,
+            port_step,
+            forward: Map::default(),
+            back: Map::default(),
+            fragmented: Map::default(),
+        })
     }
 
     fn give(&mut self, protocol: Protocol, old: SocketAddr) -> SocketAddr {
@@ -49,16 +60,42 @@ impl Rebind {
         new
     }
 
-    fn set_source(cx: &mut Context<'_>, parcel: &mut Parcel, new: SocketAddr) {
+    fn set_source(&mut self, cx: &mut Context<'_>, parcel: &mut Parcel, new: SocketAddr) {
+        self.remember(&parcel.packet, new.ip());
         parcel.packet.set_source(new.ip());
         parcel.packet.set_source_port(new.port());
         cx.altered(parcel, "source rebound");
     }
+
+    /// Keeps for the later fragments of a datagram what the client's address becomes.
+    fn remember(&mut self, packet: &Packet, client: IpAddr) {
+        if let Some(key) = fragments(packet).filter(|_| packet.part() == Part::First) {
+            if self.fragmented.len() >= MAX_FRAGMENTED {
+                self.fragmented.clear();
+            }
+            self.fragmented.insert(key, client);
+        }
+    }
+
+    /// A later fragment goes the way of its first one.
+    fn follow(&self, parcel: &mut Parcel) {
+        let client = fragments(&parcel.packet).and_then(|key| self.fragmented.get(&key));
+        match (client, parcel.direction) {
+            (Some(client), Direction::Up) => parcel.packet.set_source(*client),
+            (Some(client), Direction::Down) => parcel.packet.set_destination(*client),
+            (None, _) => {}
+        }
+    }
+}
+
+/// What the fragments of one datagram have in common.
+fn fragments(packet: &Packet) -> Option<(IpAddr, IpAddr, u32)> {
+    packet.fragment_id().map(|id| (packet.source(), packet.destination(), id))
 }
 
 impl Act for Rebind {
     fn act(&mut self, cx: &mut Context<'_>, mut parcel: Parcel) -> Step {
-        if parcel.direction == Direction::Down {
+        if parcel.direction == Direction::Down || parcel.packet.part() == Part::Later {
             return match self.watch(cx, &mut parcel) {
                 Watch::Keep => Step::Next(parcel),
                 Watch::Drop(why) => {
@@ -68,7 +105,7 @@ impl Act for Rebind {
             };
         }
         let new = self.give(parcel.packet.protocol(), parcel.packet.from());
-        Self::set_source(cx, &mut parcel, new);
+        self.set_source(cx, &mut parcel, new);
         Step::Next(parcel)
     }
 
@@ -78,15 +115,20 @@ impl Act for Rebind {
 
     fn watch(&mut self, cx: &mut Context<'_>, parcel: &mut Parcel) -> Watch {
         let protocol = parcel.packet.protocol();
+        if parcel.packet.part() == Part::Later {
+            self.follow(parcel);
+            return Watch::Keep;
+        }
         match parcel.direction {
             Direction::Up => {
-                if let Some(new) = self.forward.get(&(protocol, parcel.packet.from())) {
-                    Self::set_source(cx, parcel, *new);
+                if let Some(new) = self.forward.get(&(protocol, parcel.packet.from())).copied() {
+                    self.set_source(cx, parcel, new);
                 }
             }
             Direction::Down => {
                 let to = parcel.packet.to();
-                if let Some(old) = self.back.get(&(protocol, to)) {
+                if let Some(old) = self.back.get(&(protocol, to)).copied() {
+                    self.remember(&parcel.packet, old.ip());
                     parcel.packet.set_destination(old.ip());
                     parcel.packet.set_destination_port(old.port());
                 } else if self.forward.contains_key(&(protocol, to)) {

@@ -1,12 +1,13 @@
 //! In which order a queue is served: strict priority, and fair queueing by deficit round robin (Shreedhar and
 //! Varghese, 1996).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use probe_protocol::time::Timestamp;
 
 use super::super::flow::FlowKey;
 use super::super::pipeline::Parcel;
+use crate::hash::Map;
 
 /// What a flow may send in one turn, bytes.
 const QUANTUM: usize = 1514;
@@ -72,7 +73,7 @@ struct Line {
 /// Each flow in turn.
 #[derive(Default)]
 pub(super) struct Fair {
-    lines: HashMap<FlowKey, Line>,
+    lines: Map<FlowKey, Line>,
     /// Whose turn it is stands in front.
     turns: VecDeque<FlowKey>,
     bytes: u64,

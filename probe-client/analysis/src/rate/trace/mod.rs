@@ -6,6 +6,8 @@
 
 mod analysis;
 mod findings;
+mod limits;
+mod losses;
 mod segment;
 mod silences;
 

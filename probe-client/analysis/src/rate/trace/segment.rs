@@ -1,7 +1,7 @@
 //! One segment of one direction: which class of its packets is limited, and what the others lose.
 
 use super::{Sample, Transport};
-use crate::rate::judge::{self, Judgement, Limit};
+use crate::rate::judge::{self, Judgement, Limit, thresholds};
 use crate::rate::{Packet, quantile};
 use crate::stats::hypothesis::fisher_at_least;
 
@@ -96,6 +96,41 @@ pub(super) struct Rest {
     pub(super) flat: bool,
     /// Stretches of loss, for the mean length of a burst.
     pub(super) periods: u64,
+    /// Packets from one stretch of loss to the next.
+    pub(super) gaps: Gaps,
+}
+
+/// How evenly losses are spaced.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gaps {
+    n: f64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Gaps {
+    fn note(&mut self, packets: f64) {
+        self.n += 1.0;
+        self.sum += packets;
+        self.squares += packets * packets;
+    }
+
+    /// Of both.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self { n: self.n + other.n, sum: self.sum + other.sum, squares: self.squares + other.squares }
+    }
+
+    /// Far too even for chance. Where each packet is lost by itself, the packets between two losses have a geometric
+    /// distribution, whose variance is `m (m - 1)` for a mean of `m`; where losses come in bursts it is larger. The
+    /// variance of so many gaps is off by a share of `sqrt(8 / n)`; five times that never happens by chance.
+    pub(super) fn are_even(&self) -> bool {
+        if self.n < 100.0 {
+            return false;
+        }
+        let mean = self.sum / self.n;
+        let variance = (self.squares / self.n - mean * mean).max(0.0);
+        variance < mean * (mean - 1.0) * (1.0 - 5.0 * (8.0 / self.n).sqrt()).min(0.5)
+    }
 }
 
 /// Judges a segment, in sending order.
@@ -109,7 +144,15 @@ pub(super) fn judge(samples: &[Sample]) -> Vec<Verdict> {
 
 fn part(samples: &[Sample], halvings: u32, out: &mut Vec<Verdict>) {
     let whole = verdict(samples);
-    let is_settled = whole.limited.as_ref().is_some_and(|l| !matches!(l.limit, Limit::Shallow { .. }));
+    // A line of one's own may hold throughout, and what drops packets in a part of the time alone.
+    let drops_elsewhere = |l: &Limited| {
+        matches!(l.limit, Limit::Shaper { .. })
+            && whole.rest.lost >= 2 * crate::rate::bucket::MIN_DROPS as u64
+    };
+    let is_settled = whole
+        .limited
+        .as_ref()
+        .is_some_and(|l| !matches!(l.limit, Limit::Shallow { .. }) && !drops_elsewhere(l));
     let has_more = whole.rest.lost >= 2 * crate::rate::bucket::MIN_DROPS as u64
         || whole.all.queue.is_some_and(|q| q.explained > 0.3);
     if is_settled || halvings == 0 || samples.len() < 2 * MIN_PART || !has_more {
@@ -142,7 +185,10 @@ fn series(samples: &[Sample], class: Class) -> Vec<Packet> {
 
 fn verdict(samples: &[Sample]) -> Verdict {
     let all = judge::judge(&series(samples, Class::All));
-    let limited = limited(samples, &all).or_else(|| trimmed(samples));
+    let limited = match limited(samples, &all) {
+        Some(found) if accounts_for_losses(&found) || all.lost == 0 => Some(found),
+        other => trimmed(samples).or(other),
+    };
     let rest = rest(samples, limited.as_ref(), &all);
     Verdict {
         from: samples.first().map_or(0.0, |s| s.at),
@@ -174,6 +220,18 @@ fn strength(limit: &Limit) -> f64 {
     }
 }
 
+/// Whether `narrow` accounts for most losses where `wide` is but the line that all share: its queue explains delays, and
+/// says nothing against a bucket of less than its rate.
+fn drops_below_line(narrow: &Limit, lost: usize, wide: &Limit, of: usize) -> bool {
+    let Limit::Shaper { rate: line, .. } = wide else { return false };
+    let (rate, drops) = match narrow {
+        Limit::Policer { rate, fit, .. } => (rate, fit.explained >= thresholds::EXPLAINED_BESIDE),
+        Limit::Shaper { rate, fit, .. } => (rate, fit.drops_at_limit >= 0.5),
+        Limit::Packets { .. } | Limit::Shallow { .. } => return false,
+    };
+    drops && rate.value < thresholds::BELOW_LINE * line.value && lost * 2 >= of && lost > 0
+}
+
 fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
     let mut flows: std::collections::BTreeMap<u32, (usize, Option<Transport>)> =
         std::collections::BTreeMap::new();
@@ -200,8 +258,11 @@ fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
         }
         let found = judge::judge(&series);
         let Some(limit) = found.limit else { continue };
-        // A wider class is preferred where it explains about as much.
-        if best.as_ref().is_none_or(|(_, _, b)| strength(&limit) > strength(b) + 0.08) {
+        // A wider class is preferred where it explains about as much, and of the same.
+        let is_better = |(_, _, b): &(Class, Judgement, Limit)| {
+            strength(&limit) > strength(b) + 0.08 || drops_below_line(&limit, found.lost, b, all.lost)
+        };
+        if best.as_ref().is_none_or(is_better) {
             best = Some((class, found, limit));
         }
     }
@@ -268,17 +329,19 @@ fn control(samples: &[Sample], class: Class, active: (f64, f64), all: &Judgement
     })
 }
 
+/// A queue accounts for losses that follow on its filling. Others are the path's.
+fn accounts_for_losses(limited: &Limited) -> bool {
+    !matches!(limited.limit, Limit::Shaper { .. })
+        || limited.judgement.is_queue_before_loss()
+        || !limited.judgement.is_flat_before_loss()
+}
+
 fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest {
-    // A queue accounts for losses that follow on its filling. Others are the path's.
-    let accounts = |l: &Limited| {
-        !matches!(l.limit, Limit::Shaper { .. })
-            || l.judgement.is_queue_before_loss()
-            || !l.judgement.is_flat_before_loss()
-    };
-    let limited = limited.filter(|l| accounts(l));
+    let limited = limited.filter(|l| accounts_for_losses(l));
     let is_bound = |s: &Sample| limited.is_some_and(|l| l.class.holds(s));
     let mut out = Rest::default();
     let (mut block, mut was_lost) = (i64::MIN, false);
+    let mut since: Option<u64> = None;
     let length = samples.last().map_or(0.0, |s| s.at) - samples.first().map_or(0.0, |s| s.at);
     let width = (length / BLOCKS).clamp(0.005, 0.5);
     for sample in samples.iter().filter(|s| !is_bound(s)) {
@@ -286,6 +349,11 @@ fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest 
         let is_lost = sample.delay.is_none();
         out.lost += u64::from(is_lost);
         out.periods += u64::from(is_lost && !was_lost);
+        if is_lost {
+            if let Some(from) = since.replace(out.sent) {
+                out.gaps.note((out.sent - from) as f64);
+            }
+        }
         was_lost = is_lost;
         let this = (sample.at / width).floor() as i64;
         if is_lost && this != block {

@@ -1,0 +1,390 @@
+//! Findings of loss: what recurs, what fell silent, and what neither a limit nor an event accounts for.
+
+use std::collections::BTreeMap;
+
+use probe_protocol::cause::Cause;
+use probe_protocol::finding::{Direction, Evidence, Parameters, Rival};
+
+use super::findings::{Draft, percent, round};
+use super::segment::{Gaps, Limited, Verdict};
+use super::silences::{self, Silence};
+use super::{Transport, Way};
+use crate::causes::thresholds::{BENIGN_LOSS, BENIGN_REORDERING, CERTAIN, FALSE_ALARM, LOSSY_BLOCKS};
+use crate::rate::judge::Limit;
+use crate::rate::quantile;
+use crate::stats::hypothesis::{binomial_at_least, fisher_at_least};
+
+/// Blocks with loss from which congestion is no accident: each of its loss periods follows on a full queue.
+const CONGESTED_BLOCKS: usize = 3;
+/// Share of all packets in parts with a queue of the trace's own, from which what overflows is that queue.
+const OWN_QUEUE: f64 = 0.2;
+/// Shortest silence that is an outage, seconds.
+const OUTAGE: f64 = 1.0;
+
+pub(super) fn reordering(direction: Option<Direction>, way: &Way) -> Option<Draft> {
+    let (mut reordered, mut arrivals, mut extent) = (0, 0, None);
+    for flow in way.reordering.values() {
+        reordered += flow.reordered();
+        arrivals += flow.arrivals();
+        extent = extent.max(flow.extent_max());
+    }
+    let p = binomial_at_least(reordered, arrivals, BENIGN_REORDERING);
+    if p >= FALSE_ALARM {
+        return None;
+    }
+    Some(Draft {
+        cause: Cause::Reordering,
+        direction,
+        probability: 1.0 - p,
+        parameters: Parameters {
+            packets: Some(reordered),
+            number: extent.map(u64::from),
+            ..Parameters::default()
+        },
+        evidence: vec![Evidence {
+            says: format!("{reordered} of {arrivals} packets arrived after one that was sent later"),
+            test: Some(format!("exact binomial test against {}", percent(BENIGN_REORDERING))),
+            p: Some(p),
+            ..Evidence::default()
+        }],
+        rival: None,
+    })
+}
+
+/// What silences tell: outages, recurrences, floods. Also answers the packets that these account for.
+pub(super) fn events(direction: Option<Direction>, way: &Way) -> (Vec<Draft>, u64) {
+    // What a limit explains is no silence.
+    let is_limited = |s: &Silence| {
+        let covers = |l: &Limited| {
+            // A TCP sender that overshoots loses a whole window at once, and waits for a round trip.
+            let most = if l.transport != Some(Transport::Udp) && s.lost > 30 { 3.0 * OUTAGE } else { OUTAGE };
+            !matches!(l.limit, Limit::Shallow { .. })
+                && s.from >= l.active.0
+                && s.to <= l.active.1
+                && s.to - s.from < most
+        };
+        way.verdicts.iter().any(|v| v.limited.as_ref().is_some_and(covers))
+    };
+    let list: Vec<Silence> = way.silences.list().iter().copied().filter(|s| !is_limited(s)).collect();
+    let lost = |list: &[Silence]| list.iter().map(|s| s.lost).sum::<u64>();
+    if let Some(draft) = flood(direction, &list) {
+        return (vec![draft], lost(&list));
+    }
+    // A queue that overflows falls silent, too, again and again: those are not what recurs by the clock.
+    let starts: Vec<f64> = list.iter().map(|s| s.from).collect();
+    let queues = way.verdicts.iter().any(|v| v.rest.queue_before_loss || v.all.is_queue_before_loss());
+    if let Some(found) = silences::period(&starts).filter(|f| !queues && f.p < 0.01 && f.concentration > 0.93)
+    {
+        let mut lengths: Vec<f64> = list.iter().map(|s| s.to - s.from).collect();
+        let length = quantile(&mut lengths, 0.5).unwrap_or(0.0);
+        let draft = Draft {
+            cause: Cause::PeriodicDrop,
+            direction,
+            probability: 1.0 - found.p,
+            parameters: Parameters {
+                period_s: Some((found.period * 1e3).round() / 1e3),
+                length_s: Some((length * 1e3).round() / 1e3),
+                ..Parameters::default()
+            },
+            evidence: vec![Evidence {
+                from_s: starts.first().map(|t| round(*t)),
+                to_s: starts.last().map(|t| round(*t)),
+                says: format!(
+                    "{} times everything was lost for about {:.0} ms, each {:.2} s",
+                    list.len(),
+                    length * 1e3,
+                    found.period
+                ),
+                test: Some("Rayleigh's test, corrected for the periods tried".to_owned()),
+                p: Some(found.p),
+                ..Evidence::default()
+            }],
+            rival: Some(Rival {
+                cause: Cause::LossyPath,
+                rejected_because: "the losses recur at one period".to_owned(),
+            }),
+        };
+        return (vec![draft], lost(&list));
+    }
+    let long: Vec<Silence> =
+        list.iter().copied().filter(|s| s.to - s.from >= OUTAGE && s.last - s.from >= OUTAGE / 2.0).collect();
+    let goes_on = way.silences.chance_to_go_on(&long).max(0.05);
+    let outages: Vec<Silence> = long.into_iter().filter(|s| goes_on.powf(s.lost as f64) < 1e-4).collect();
+    let Some(longest) =
+        outages.iter().copied().reduce(|a, b| if b.to - b.from > a.to - a.from { b } else { a })
+    else {
+        return (Vec::new(), 0);
+    };
+    let each = |s: &Silence| Evidence {
+        from_s: Some(round(s.from)),
+        to_s: Some(round(s.to)),
+        says: format!("all {} packets that were sent in {:.1} s were lost", s.lost, s.to - s.from),
+        ..Evidence::default()
+    };
+    let draft = Draft {
+        cause: Cause::Outage,
+        direction,
+        probability: 0.99,
+        parameters: Parameters {
+            length_s: Some(round(longest.to - longest.from)),
+            number: Some(outages.len() as u64),
+            ..Parameters::default()
+        },
+        evidence: outages.iter().take(8).map(each).collect(),
+        rival: None,
+    };
+    (vec![draft], lost(&outages))
+}
+
+/// A limit of packets a second whose breach is answered with silence.
+fn flood(direction: Option<Direction>, list: &[Silence]) -> Option<Draft> {
+    if list.len() < 4 {
+        return None;
+    }
+    let spread = |values: &mut Vec<f64>| {
+        let middle = quantile(values, 0.5).unwrap_or(0.0);
+        let low = quantile(values, 0.2).unwrap_or(0.0);
+        let high = quantile(values, 0.8).unwrap_or(0.0);
+        (middle, (high - low) / middle.max(1e-9))
+    };
+    // The first silence may follow on a time without load, the last may be cut off by the end.
+    let inner = &list[1..list.len() - 1];
+    let (passed, passed_spread) = spread(&mut inner.iter().map(|s| s.passed_before as f64).collect());
+    let (length, length_spread) = spread(&mut inner.iter().map(|s| s.to - s.from).collect());
+    let dead: f64 = inner.iter().map(|s| s.to - s.from).sum();
+    let share = dead / (inner.last()?.to - inner.first()?.since).max(1e-9);
+    let phases = |edge: f64| {
+        let (mut x, mut y) = (0.0, 0.0);
+        for s in inner {
+            let angle = s.to / edge * std::f64::consts::TAU;
+            x += angle.cos() / inner.len() as f64;
+            y += angle.sin() / inner.len() as f64;
+        }
+        f64::hypot(x, y)
+    };
+    // So many in each second, counted from its edge.
+    let rate_before = passed / spread(&mut inner.iter().map(|s| s.from - s.since).collect()).0.max(1e-9);
+    let is_window = phases(1.0) > 0.98 && passed_spread < 0.05 && passed >= 50.0;
+    let whole = length.round().max(1.0);
+    let is_hold =
+        length_spread < 0.08 && (length / whole - 1.0).abs() < 0.05 && share > 0.25 && rate_before >= 100.0;
+    if !is_window && !is_hold {
+        return None;
+    }
+    let (says, packets_per_second, hold) = if is_window && !is_hold {
+        (
+            format!(
+                "in each second {passed:.0} packets pass, and all later ones are lost until the next begins"
+            ),
+            Some(passed),
+            None,
+        )
+    } else {
+        let fitted = line(inner);
+        (
+            format!(
+                "{} times everything was lost for {length:.2} s, after {passed:.0} packets at {rate_before:.0} a second \
+                 had passed",
+                list.len()
+            ),
+            fitted,
+            Some((length * 100.0).round() / 100.0),
+        )
+    };
+    Some(Draft {
+        cause: Cause::UdpFloodProtection,
+        direction,
+        probability: 0.96,
+        parameters: Parameters { packets_per_second, hold_s: hold, ..Parameters::default() },
+        evidence: vec![Evidence {
+            from_s: list.first().map(|s| round(s.from)),
+            to_s: list.last().map(|s| round(s.to)),
+            says,
+            ..Evidence::default()
+        }],
+        rival: Some(Rival {
+            cause: Cause::PeriodicDrop,
+            rejected_because: "the silences follow on a number of packets and end after whole seconds"
+                .to_owned(),
+        }),
+    })
+}
+
+/// The rate from the packets that passed before each silence: at another rate of sending, another number passes, by
+/// `burst + rate * time`. None where the rates are all alike.
+fn line(list: &[Silence]) -> Option<f64> {
+    let points: Vec<(f64, f64)> = list.iter().map(|s| (s.from - s.since, s.passed_before as f64)).collect();
+    let n = points.len() as f64;
+    let (mx, my) = points.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x / n, b + y / n));
+    let (sxx, sxy) =
+        points.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + (x - mx) * (x - mx), b + (x - mx) * (y - my)));
+    let varies = (sxx / n).sqrt() > 0.1 * mx;
+    (varies && sxy > 0.0).then(|| (sxy / sxx * 10.0).round() / 10.0)
+}
+
+/// Loss that neither a limit nor an event accounts for.
+pub(super) fn losses(direction: Option<Direction>, way: &Way, by_events: u64) -> Option<Draft> {
+    // A part beside one that a bucket limits may hold the moment at which that began or ended.
+    let is_beside = |at: usize| {
+        let bucket = |v: Option<&Verdict>| {
+            v.and_then(|v| v.limited.as_ref())
+                .is_some_and(|l| matches!(l.limit, Limit::Policer { .. } | Limit::Packets { .. }))
+        };
+        bucket(at.checked_sub(1).and_then(|n| way.verdicts.get(n))) || bucket(way.verdicts.get(at + 1))
+    };
+    let rest: Vec<&Verdict> = way
+        .verdicts
+        .iter()
+        .enumerate()
+        .filter(|(at, v)| v.limited.is_some() || !is_beside(*at))
+        .map(|(_, v)| v)
+        .collect();
+    let total = rest
+        .iter()
+        .fold((0u64, 0u64, 0usize), |(s, l, b), v| (s + v.rest.sent, l + v.rest.lost, b + v.rest.blocks));
+    let (sent, lost, blocks) = (total.0, total.1.saturating_sub(by_events), total.2);
+    let p = binomial_at_least(lost, sent, BENIGN_LOSS);
+    let queues = rest.iter().any(|v| v.rest.queue_before_loss);
+    let fewest = if queues { CONGESTED_BLOCKS } else { LOSSY_BLOCKS };
+    if p >= FALSE_ALARM || blocks < fewest {
+        return None;
+    }
+    let of = |pick: &dyn Fn(&Verdict) -> bool| -> u64 {
+        rest.iter().filter(|v| pick(v)).map(|v| v.rest.lost).sum()
+    };
+    let queued = of(&|v| v.rest.queue_before_loss);
+    let flat = of(&|v| v.rest.flat);
+    let ratio = lost as f64 / sent.max(1) as f64;
+    let window = (way.verdicts.first()?.from, way.verdicts.last()?.to);
+    let before = way
+        .verdicts
+        .iter()
+        .filter(|v| v.rest.queue_before_loss)
+        .filter_map(|v| v.all.before_loss)
+        .max_by_key(|b| b.periods);
+    let evidence = |says: String, test: Option<String>, p: Option<f64>| Evidence {
+        from_s: Some(round(window.0)),
+        to_s: Some(round(window.1)),
+        says,
+        test,
+        p,
+        ..Evidence::default()
+    };
+    let loss = evidence(
+        format!("{lost} of {sent} packets were lost ({})", percent(ratio)),
+        Some(format!("exact binomial test against {}", percent(BENIGN_LOSS))),
+        Some(p),
+    );
+    let parameters = Parameters { loss_ratio: Some((ratio * 1e5).round() / 1e5), ..Parameters::default() };
+    // A queue that the trace's own packets explain overflows on their account.
+    let shaped = |v: &&Verdict| v.limited.as_ref().is_some_and(|l| matches!(l.limit, Limit::Shaper { .. }));
+    let in_shaped: usize = way.verdicts.iter().filter(shaped).map(|v| v.all.sent).sum();
+    if 2 * queued > total.1 && in_shaped as f64 >= OWN_QUEUE * way.sent as f64 {
+        return None;
+    }
+    if 2 * queued > total.1 {
+        let why = before.map(|b| {
+            evidence(
+                format!(
+                    "packets just before a loss were slower than {} of all others, by {:.1} ms at the median",
+                    percent(b.rank),
+                    b.median * 1e3
+                ),
+                Some("sum of ranks".to_owned()),
+                Some(b.p_rank.min(b.p_level)),
+            )
+        });
+        let added = before.map(|b| (b.median * 1e4).round() / 10.0);
+        return Some(Draft {
+            cause: Cause::Congestion,
+            direction,
+            probability: 0.97,
+            parameters: Parameters { added_delay_ms: added, ..parameters },
+            evidence: why.into_iter().chain([loss]).collect(),
+            rival: Some(Rival {
+                cause: Cause::RateLimit,
+                rejected_because: "no constant rate explains the losses or the delays".to_owned(),
+            }),
+        });
+    }
+    let even = rest.iter().map(|v| v.rest.gaps).fold(Gaps::default(), Gaps::plus).are_even();
+    if 2 * flat > total.1 && !even {
+        let periods: u64 = way.verdicts.iter().map(|v| v.rest.periods).sum();
+        let burst = lost as f64 / periods.max(1) as f64;
+        return Some(Draft {
+            cause: Cause::LossyPath,
+            direction,
+            probability: 0.97,
+            parameters: Parameters { packets: Some(burst.round() as u64), ..parameters },
+            evidence: vec![loss],
+            rival: Some(Rival {
+                cause: Cause::Congestion,
+                rejected_because: "delay does not rise before a loss".to_owned(),
+            }),
+        });
+    }
+    let candidates =
+        [Cause::Congestion, if even { Cause::RateLimit } else { Cause::LossyPath }].map(Cause::id);
+    let doubt = format!(
+        "{lost} of {sent} packets were lost{}; candidates: {}; what would decide: the same path {}",
+        if even { ", too evenly for chance" } else { "" },
+        candidates.join(", "),
+        if even { "at other rates" } else { "without other traffic" },
+    );
+    Some(Draft {
+        cause: Cause::Unexplained,
+        direction,
+        probability: CERTAIN / 2.0,
+        parameters,
+        evidence: vec![evidence(doubt, None, None)],
+        rival: None,
+    })
+}
+
+/// Where the trace holds both directions and one alone loses, that is what is said.
+pub(super) fn one_way(ways: &BTreeMap<Option<Direction>, Way>, drafts: &mut Vec<Draft>) {
+    let (Some(up), Some(down)) = (ways.get(&Some(Direction::Up)), ways.get(&Some(Direction::Down))) else {
+        return;
+    };
+    let rest =
+        |way: &Way| way.verdicts.iter().fold((0u64, 0u64), |(s, l), v| (s + v.rest.sent, l + v.rest.lost));
+    let lossy: Vec<Option<Direction>> =
+        drafts.iter().filter(|d| d.cause == Cause::LossyPath).map(|d| d.direction).collect();
+    if let [Some(one)] = lossy.as_slice() {
+        let (worse, better) =
+            if *one == Direction::Up { (rest(up), rest(down)) } else { (rest(down), rest(up)) };
+        let p = fisher_at_least(worse.1, worse.0, better.1, better.0);
+        if better.0 >= 200 && p < FALSE_ALARM {
+            for draft in drafts.iter_mut().filter(|d| d.cause == Cause::LossyPath) {
+                draft.cause = Cause::OneWayLoss;
+                draft.rival = Some(Rival {
+                    cause: Cause::LossyPath,
+                    rejected_because: format!("the other way lost {} of {}", better.1, better.0),
+                });
+                draft.evidence.push(Evidence {
+                    says: format!("the other way lost {} of {} packets", better.1, better.0),
+                    test: Some("Fisher's exact test".to_owned()),
+                    p: Some(p),
+                    ..Evidence::default()
+                });
+            }
+        }
+    } else if lossy.len() == 2 {
+        let mut first = true;
+        let mut kept: Option<Vec<Evidence>> = None;
+        drafts.retain_mut(|d| {
+            if d.cause != Cause::LossyPath {
+                return true;
+            }
+            if std::mem::take(&mut first) {
+                d.direction = Some(Direction::Both);
+                return true;
+            }
+            kept = Some(std::mem::take(&mut d.evidence));
+            false
+        });
+        if let (Some(more), Some(draft)) = (kept, drafts.iter_mut().find(|d| d.cause == Cause::LossyPath)) {
+            draft.evidence.extend(more);
+        }
+    }
+}
