@@ -53,7 +53,7 @@ fn run(lay: impl FnOnce(SocketAddr) -> Plan) -> Vec<Observation> {
 fn a_soak_over_loopback_opens_all_watches_beside_and_loses_nothing() {
     let options = SoakOptions {
         length: Some(Duration::from_secs(20)),
-        fresh_every: Duration::from_secs(1),
+        fresh_every: Some(Duration::from_secs(1)),
         per_class: 2,
         ..SoakOptions::default()
     };

@@ -90,7 +90,6 @@ fn a_side_that_does_not_refresh_is_told_from_one_that_does() {
 
 #[test]
 fn an_idle_connection_that_dies_is_found() {
-    // Where the port could be kept, the next segment would make the same mapping anew, and nothing would have died.
     let nat = NatKind { tcp_idle: Span::secs(100), keeps_ports: false, ..NatKind::default() };
     let topology = behind(nat);
     let to = setup::target(&topology);

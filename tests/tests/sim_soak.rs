@@ -32,7 +32,7 @@ fn soak(seed: u64, length: Duration, options: SoakOptions) -> Setup {
 
 /// As many flows as ever, and few probes: what is shown does not depend on their rate, and the test ends sooner.
 fn slow(probes_per_second: u32) -> SoakOptions {
-    SoakOptions { probes_per_second, fresh_every: secs(300), ..SoakOptions::default() }
+    SoakOptions { probes_per_second, fresh_every: Some(secs(300)), ..SoakOptions::default() }
 }
 
 /// What a run told, but for its probes, which are counted.
@@ -368,7 +368,7 @@ fn whatever_happens_every_probe_has_one_true_fate_and_every_flow_one_end() {
     let seeds = std::env::var("SOAK_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(6);
     for seed in 0..seeds {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let options = SoakOptions { per_class: 2, fresh_every: secs(5), ..slow(30) };
+        let options = SoakOptions { per_class: 2, fresh_every: Some(secs(5)), ..slow(30) };
         let mut setup = soak(seed, secs(180), options);
         for _ in 0..rng.random_range(1..3) {
             let (rules, faults) = misfortune(&mut rng);

@@ -155,9 +155,10 @@ pub(super) struct SoakArgs {
     #[arg(long, env = "PROBE_FORCE", value_parser = BoolishValueParser::new(), conflicts_with = "resume")]
     pub(super) force: bool,
 
-    /// Time from one fresh flow, with a new source port, to the next: at least 1s.
-    #[arg(long, env = "PROBE_FRESH_EVERY", value_name = "DURATION", value_parser = units::duration, default_value = "60s")]
-    pub(super) fresh_every: Duration,
+    /// Time from one fresh flow, with a new source port, to the next: at least 1s. Left out, 60s, or less in a run of less
+    /// than 40 minutes.
+    #[arg(long, env = "PROBE_FRESH_EVERY", value_name = "DURATION", value_parser = units::duration)]
+    pub(super) fresh_every: Option<Duration>,
 
     /// Long-lived flows of each class; six let a flow that is killed by its age be named in one night.
     #[arg(long, env = "PROBE_PER_CLASS", value_name = "N", default_value_t = 6,

@@ -101,15 +101,7 @@ pub(super) fn run(args: &SoakArgs) -> Result<Exit, Failure> {
 fn prepare(args: &SoakArgs, target: Target, stop: &Stop) -> Result<Prepared, Failure> {
     let order = Order { target: Some(target), depth: Depth::Normal, load_bps: None, stop: stop.clone() };
     let plan = |addresses: &[std::net::SocketAddr], invited: bool| {
-        let options = SoakOptions {
-            length: args.length,
-            invited,
-            fresh_every: args.fresh_every,
-            per_class: args.per_class,
-            probes_per_second: args.probes_per_second,
-            experiments: !args.no_experiments,
-        };
-        Plan::soak(addresses, &options)
+        Plan::soak(addresses, &SoakOptions { invited, ..options(args) })
     };
     Ok(prepare_with(order, &plan)?)
 }
@@ -138,11 +130,22 @@ fn open(
     Ok(Recorder::create(&args.out, &about, now, need, existing)?)
 }
 
+fn options(args: &SoakArgs) -> SoakOptions {
+    SoakOptions {
+        length: args.length,
+        invited: true,
+        fresh_every: args.fresh_every,
+        per_class: args.per_class,
+        probes_per_second: args.probes_per_second,
+        experiments: !args.no_experiments,
+    }
+}
+
 /// Bytes that the file will take.
 fn room(args: &SoakArgs) -> u64 {
     let seconds = args.length.unwrap_or(UNENDING).as_secs();
     // Fresh flows and their like come on top of the long-lived ones.
-    let fresh = 25 * 5 / args.fresh_every.as_secs().max(1) / 2 + 10;
+    let fresh = 25 * 5 / options(args).time_between_fresh().as_secs().max(1) / 2 + 10;
     seconds.saturating_mul(u64::from(args.probes_per_second) + fresh).saturating_mul(BYTES_PER_PROBE) + TABLES
 }
 

@@ -20,8 +20,11 @@ use crate::plan::{FlowSpec, Idle, Ladder, Script};
 
 /// From one packet of the warm-up, or of the trial, to the next.
 const STEP: Duration = Duration::from_millis(400);
-/// Packets of the warm-up before the flow is given up.
-const MAX_WARM_UP: u32 = 12;
+/// Packets of the warm-up of a flow of datagrams: some that are answered more than two seconds after the first one, since
+/// boxes keep such a flow far longer than one of a question and an answer, and a product's are such.
+const WARM_UP: u32 = 8;
+/// And before the flow is given up.
+const MAX_WARM_UP: u32 = 20;
 /// Packets that the listener sends at the gap's end, and the client after it: at 10 % loss all are lost once in 10,000.
 const COPIES: u32 = 4;
 /// How long the last of them is waited for.
@@ -184,7 +187,9 @@ impl Engine {
         let tcp = flow.spec.carrier != Carrier::Udp;
         let Some(state) = flow.idle.as_mut() else { return };
         match state.stage {
-            Stage::WarmUp { .. } if state.answered => self.begin_gap(now, no, tcp),
+            Stage::WarmUp { sent } if state.answered && (tcp || sent >= WARM_UP) => {
+                self.begin_gap(now, no, tcp);
+            }
             Stage::WarmUp { sent } if sent >= MAX_WARM_UP => self.decide_gap(now, no, None, None),
             Stage::WarmUp { sent } => {
                 state.stage = Stage::WarmUp { sent: sent + 1 };

@@ -162,6 +162,6 @@ impl Engine {
 
     /// Whether the gateway, the loopback, the interface and the target's name are to be watched beside the path.
     pub fn wants_watch(&self) -> bool {
-        self.plan.long && self.phase <= Phase::Measure
+        (self.plan.long || !self.plan.measure.is_zero()) && self.phase <= Phase::Measure
     }
 }

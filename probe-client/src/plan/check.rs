@@ -10,7 +10,8 @@
 //! | to 57 | the last replies and ledgers | |
 //!
 //! At most five flows open a second; before the load at most about 450 datagrams a second and 1 Mbit/s go each way.
-//! `--full` goes on for 15 minutes at most, without load: a ladder of concurrent flows, then ladders of idle gaps. A
+//! `--full` goes on for 15 minutes at most, without load: six slower crossed flows, a ladder of concurrent flows, then ladders
+//! of idle gaps. A
 //! stranger gets few flows and a short run; the second address family gets the first line alone.
 
 use std::net::SocketAddr;
@@ -46,6 +47,9 @@ const LOOKS: [(Carrier, Dress); 6] = [
 /// packets, bytes, age and moment; each reaches 700 packets or 300 kB within half a minute.
 const CROSSED: [(u64, u16, u64); 6] =
     [(33, 800, 2400), (17, 250, 2900), (25, 600, 3700), (21, 330, 4300), (28, 450, 5200), (33, 420, 6100)];
+/// The same of `--full`, for what takes minutes: start in seconds.
+const CROSSED_LONG: [(u64, u16, u64); 6] =
+    [(110, 300, 32), (170, 120, 34), (90, 200, 37), (140, 420, 41), (210, 250, 46), (125, 160, 52)];
 /// When the experiments of a minute end, since the start.
 const EXPERIMENTS: Duration = Duration::from_secs(31);
 /// Measuring after the openings, with an invite.
@@ -166,12 +170,26 @@ impl Plan {
 
     /// What takes minutes.
     fn add_ladders(&mut self, to: SocketAddr) {
+        for (n, (interval, size, start)) in (1..).zip(CROSSED_LONG) {
+            self.flows.push(FlowSpec {
+                size,
+                interval: Duration::from_millis(interval),
+                start: Start::At(Duration::from_secs(start)),
+                ..FlowSpec::new(
+                    format!("udp/crossed-long/{n}"),
+                    Carrier::Udp,
+                    Dress::Random,
+                    Purpose::Crossed,
+                    to,
+                )
+            });
+        }
         let first = CONCURRENT_FROM;
         let rung = FlowSpec {
             interval: Duration::from_secs(1),
             ..FlowSpec::new("udp/concurrent", Carrier::Udp, Dress::Random, Purpose::Concurrent, to)
         };
-        let life = Life::For(Duration::from_secs(45));
+        let life = Life::For(Duration::from_secs(36));
         self.flows.extend(concurrent(&rung, MAX_CONCURRENT, first, Duration::from_millis(210), life));
         let gaps: Vec<Duration> = GAPS.into_iter().map(Duration::from_secs).collect();
         let first = Duration::from_secs(95);

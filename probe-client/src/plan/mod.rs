@@ -190,8 +190,7 @@ pub struct Plan {
     pub settle: Duration,
     /// How often ledgers are asked for while measuring.
     pub ledger_every: Duration,
-    /// It is a long run: probes are thinned out while nothing at all is heard for minutes, and the gateway, the loopback,
-    /// the interface and the target's name are watched beside the path.
+    /// It is a long run: probes are thinned out while nothing at all is heard for minutes.
     pub long: bool,
     /// Its load, where it has one.
     pub load: Option<load::LoadPlan>,

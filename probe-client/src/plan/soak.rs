@@ -16,8 +16,9 @@ pub struct SoakOptions {
     pub length: Option<Duration>,
     /// Whether the client has an invite: a listener gives a stranger few flows, and a minute.
     pub invited: bool,
-    /// Time from one fresh flow to the next, at least a second; the images take turns.
-    pub fresh_every: Duration,
+    /// Time from one fresh flow to the next, at least a second; the images take turns. Left out, a minute, or less in a
+    /// run of less than 40 minutes, so that there are enough of them beside old flows that decay.
+    pub fresh_every: Option<Duration>,
     /// Old flows of each class, at least one. Six let a kill by age be named in a night.
     pub per_class: u8,
     /// Probes a second of all old flows together, at least one.
@@ -31,11 +32,21 @@ impl Default for SoakOptions {
         Self {
             length: None,
             invited: true,
-            fresh_every: Duration::from_secs(60),
+            fresh_every: None,
             per_class: 6,
             probes_per_second: 90,
             experiments: true,
         }
+    }
+}
+
+impl SoakOptions {
+    /// Time from one fresh flow to the next.
+    pub fn time_between_fresh(&self) -> Duration {
+        let length = self.length.unwrap_or(Plan::OPEN_END);
+        self.fresh_every
+            .unwrap_or_else(|| (length / 40).clamp(Duration::from_secs(2), FRESH_EVERY))
+            .max(Duration::from_secs(1))
     }
 }
 
@@ -57,6 +68,12 @@ const SIZE: u16 = 88;
 const QUIC_SIZE: u16 = 64;
 /// Old flows keep their own time to within so much.
 const JITTER: u8 = 25;
+/// From one fresh flow to the next, where nobody says otherwise and the run is long.
+const FRESH_EVERY: Duration = Duration::from_secs(60);
+/// Rates and sizes of the old flows of a class, so that packets, bytes, age and moment of a death are told apart: no two
+/// flows of a class agree in more than one of them. Rates, in per cent of the class's own, come to it on average; sizes
+/// are added to [`SIZE`], the smaller the more often a flow probes, so that the bytes of a night stay what they were.
+const CROSSED: [(u32, i16); 6] = [(150, -16), (80, 16), (120, -8), (60, 32), (100, 0), (90, 8)];
 /// A fresh flow's life: long enough for packets 1 to 64 at a few a second.
 const FRESH_LIFE: Duration = Duration::from_secs(25);
 /// Longest time from one old flow of a class to the next.
@@ -90,6 +107,7 @@ impl Plan {
             for copy in 0..copies {
                 for (class, (carrier, dress, weight)) in (0u32..).zip(CLASSES) {
                     let interval = Duration::from_secs(1) * (weights * places) / (weight * pps);
+                    let (rate, size) = crossed(copy, copies, carrier, dress);
                     let name = match copies {
                         1 => image_name(carrier, dress),
                         _ => format!("{}/{}", image_name(carrier, dress), copy + 1),
@@ -101,7 +119,8 @@ impl Plan {
                         copy => Start::At(stagger * copy + stagger * uneven / 16),
                     };
                     plan.flows.push(FlowSpec {
-                        interval,
+                        interval: interval * 100 / rate,
+                        size,
                         start,
                         death: AfterDeath::Reborn,
                         ..base(&format!("{name}{}", suffix(addresses, to)), carrier, dress, Purpose::Old, *to)
@@ -114,7 +133,7 @@ impl Plan {
             return plan;
         }
         if let Some(to) = addresses.first().copied() {
-            plan.repeats.push(fresh(to, options.fresh_every.max(Duration::from_secs(1)), length));
+            plan.repeats.push(fresh(to, options.time_between_fresh(), length));
             if options.experiments {
                 plan.add_slow_experiments(to, length);
             }
@@ -184,6 +203,21 @@ fn base(name: &str, carrier: Carrier, dress: Dress, purpose: Purpose, to: Socket
     FlowSpec { size, jitter_percent: JITTER, ..FlowSpec::new(name, carrier, dress, purpose, to) }
 }
 
+/// Rate, in per cent of the class's, and size of a class's flow.
+fn crossed(copy: u32, copies: u32, carrier: Carrier, dress: Dress) -> (u32, u16) {
+    let of = |copy: u32| CROSSED[copy as usize % CROSSED.len()];
+    let sum: u32 = (0..copies).map(|copy| of(copy).0).sum();
+    let (rate, more) = of(copy);
+    let size = match (carrier, dress) {
+        // Letters need more room than bytes: never smaller than the smallest that every dress can have.
+        (Carrier::Udp, Dress::Ascii) => SIZE.saturating_add_signed(more.max(0)),
+        (Carrier::Udp, _) => SIZE.saturating_add_signed(more),
+        (Carrier::Tcp | Carrier::Tls, _) => SIZE,
+        (Carrier::Quic | Carrier::QuicInverse, _) => QUIC_SIZE,
+    };
+    (rate * 100 * copies / sum.max(1), size)
+}
+
 /// Fresh flows of every image in turn, each from a new source port.
 fn fresh(to: SocketAddr, every: Duration, length: Duration) -> Repeat {
     let specs = CLASSES.iter().map(|(carrier, dress, _)| FlowSpec {
@@ -231,8 +265,11 @@ mod tests {
     fn every_dress_has_room_for_a_probe() {
         for (carrier, dress, _) in CLASSES {
             if carrier == Carrier::Udp {
-                let len = dress.record_len(usize::from(SIZE));
-                assert!(len >= probe_protocol::wire::MIN_LEN, "{dress:?} {len}");
+                for copy in 0..6 {
+                    let (_, size) = crossed(copy, 6, carrier, dress);
+                    let len = dress.record_len(usize::from(size));
+                    assert!(len >= probe_protocol::wire::MIN_LEN, "{dress:?} {len}");
+                }
             }
         }
     }
@@ -246,6 +283,8 @@ mod tests {
             assert_eq!(flows.len(), 6, "{carrier:?} {dress:?}");
             let starts: std::collections::BTreeSet<_> = flows.iter().map(|f| f.starts_at()).collect();
             assert_eq!(starts.len(), 6);
+            let intervals: std::collections::BTreeSet<_> = flows.iter().map(|f| f.interval).collect();
+            assert_eq!(intervals.len(), 6);
             // Five of them reach an age of eight hours.
             assert!(starts.iter().flatten().all(|s| *s < Duration::from_secs(4 * 3600)));
         }

@@ -103,7 +103,7 @@ pub fn setup_of(scenario: &Scenario, seed: u64) -> Result<Setup, NotPlayed> {
         PlanKind::Soak => {
             let defaults = SoakOptions::default();
             let length = Some(plan.length.map_or(Duration::from_secs(60), |length| length.0));
-            let fresh_every = span(plan, "--fresh-every")?.unwrap_or(defaults.fresh_every);
+            let fresh_every = span(plan, "--fresh-every")?;
             let options = SoakOptions { length, invited: plan.invited, fresh_every, ..defaults };
             Plan::soak(&targets, &options)
         }

@@ -7,11 +7,13 @@ use probe_protocol::time::Timestamp;
 
 use super::topology::NatKind;
 use crate::hash::{Map, Set};
-use crate::packet::{Packet, Part, Protocol, build};
+use crate::packet::{Packet, Part, Protocol, build, flag};
 use crate::rules::Direction;
 
 /// At most so many correspondents are remembered per mapping, for filtering.
 const MAX_PEERS: usize = 4096;
+/// Connections that were forgotten and are still known as such.
+const MAX_FORGOTTEN: usize = 4096;
 
 /// At most so many datagrams whose first fragment has passed are remembered.
 const MAX_FRAGMENTED: usize = 4096;
@@ -72,6 +74,8 @@ pub struct Nat {
     by_inside: Map<InsideKey, u16>,
     by_port: Map<(Protocol, u16), Mapping>,
     fragmented: Map<(IpAddr, IpAddr, u32), IpAddr>,
+    /// Inside ends of TCP connections that were forgotten because they were idle.
+    forgotten: Set<SocketAddr>,
     next_port: u16,
 }
 
@@ -87,6 +91,7 @@ impl Nat {
             by_inside: Map::default(),
             by_port: Map::default(),
             fragmented: Map::default(),
+            forgotten: Set::default(),
             next_port,
         }
     }
@@ -148,6 +153,9 @@ impl Nat {
             self.refresh(now, protocol, port, Direction::Up);
             return Ok(port);
         }
+        if protocol == Protocol::Tcp && self.is_of_a_forgotten_one(inside, packet) {
+            return Err(Refusal::NoMapping);
+        }
         if self.by_port.len() >= self.kind.limit {
             self.sweep(now);
             if self.by_port.len() >= self.kind.limit {
@@ -159,6 +167,16 @@ impl Nat {
         self.by_inside.insert(key, port);
         self.by_port.insert((protocol, port), mapping);
         Ok(port)
+    }
+
+    /// A segment of a connection that was forgotten: a stateful box drops it without a word, since only a handshake makes
+    /// a mapping.
+    fn is_of_a_forgotten_one(&mut self, inside: SocketAddr, packet: &Packet) -> bool {
+        if packet.tcp_flags() & flag::SYN != 0 {
+            self.forgotten.remove(&inside);
+            return false;
+        }
+        self.forgotten.contains(&inside)
     }
 
     /// The outside port that leads to `inside`; of several, the one that `peer` has come in by.
@@ -199,6 +217,10 @@ impl Nat {
         let limit = if protocol == Protocol::Tcp { self.kind.tcp_idle.0 } else { self.kind.udp_idle.0 };
         let is_old = now.since(self.by_port.get(&(protocol, port))?.refreshed) > limit;
         if is_old {
+            let inside = self.by_port.get(&(protocol, port)).map(|mapping| mapping.inside);
+            if protocol == Protocol::Tcp && self.forgotten.len() < MAX_FORGOTTEN {
+                self.forgotten.extend(inside);
+            }
             self.remove(protocol, port);
             return None;
         }

@@ -147,6 +147,16 @@ pub fn icmp_error(packet: &Packet, from: IpAddr, error: IcmpError) -> Option<Pac
     ip(from, packet.source(), if packet.is_v6() { super::ICMP6 } else { super::ICMP4 }, TTL, &message)
 }
 
+/// An ICMP echo request over IPv4. `None` where an address is none of IPv4.
+pub fn echo_request(from: IpAddr, to: IpAddr, identifier: u16, number: u16) -> Option<Packet> {
+    if !from.is_ipv4() {
+        return None;
+    }
+    let [a, b] = identifier.to_be_bytes();
+    let [c, d] = number.to_be_bytes();
+    ip(from, to, super::ICMP4, TTL, &[8, 0, 0, 0, a, b, c, d])
+}
+
 /// Turns an echo request into its reply, in place. `false` where it is none.
 pub fn echo_reply(packet: &mut Packet) -> bool {
     if !packet.is_echo_request() || packet.part() != Part::Whole {

@@ -17,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use super::quic::{QuicClient, QuicNews};
 use super::stream::{ClientStream, StreamNews};
 use super::truth::Truth;
+use super::watch::Watcher;
 use super::world::Io;
 use crate::middlebox::HostAddresses;
 use crate::middlebox::topology::LINK_MTU;
@@ -96,6 +97,7 @@ pub(super) struct ClientHost {
     forbidden: Vec<Protocol>,
     /// The way to the network, in words; none while there is none.
     way: Option<&'static str>,
+    watcher: Watcher,
     reassembly: Reassembly,
     fragment_id: u16,
     wire: Vec<u8>,
@@ -112,6 +114,7 @@ impl ClientHost {
     ) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let next_port = rng.random_range(32_768..60_000);
+        let watcher = Watcher::new(&addresses, seed ^ 1, now);
         Self {
             engine,
             addresses,
@@ -134,6 +137,7 @@ impl ClientHost {
             wall_step_ns: 0,
             forbidden: Vec::new(),
             way: Some(WAY),
+            watcher,
             reassembly: Reassembly::default(),
             fragment_id: 0,
             wire: Vec::new(),
@@ -160,7 +164,8 @@ impl ClientHost {
             Asleep::No => {
                 let engine = self.engine.next_deadline().map_or(Timestamp::NEVER, |(at, _)| at);
                 let quic = self.dues.values().filter(|due| !due.in_kernel).map(|due| due.at);
-                quic.min().unwrap_or(Timestamp::NEVER).min(engine).min(kernel)
+                let watch = if self.engine.wants_watch() { self.watcher.due() } else { Timestamp::NEVER };
+                quic.min().unwrap_or(Timestamp::NEVER).min(engine).min(kernel).min(watch)
             }
         }
     }
@@ -182,12 +187,22 @@ impl ClientHost {
         }
         if self.asleep == Asleep::No {
             self.look(now);
+            self.watch(now, io);
             self.news(now);
             self.engine.handle_timeout(now);
             self.pump(now, io);
         }
         self.flush(now, io);
         self.forget_touched();
+    }
+
+    fn watch(&mut self, now: Timestamp, io: &mut Io<'_>) {
+        if !self.engine.wants_watch() || self.watcher.due() > now {
+            return;
+        }
+        if let Some(watch) = self.watcher.wake(now, self.way.is_some(), &mut io.out) {
+            self.engine.handle_watch(watch);
+        }
     }
 
     /// Takes a packet from the link.
@@ -206,7 +221,8 @@ impl ClientHost {
             Protocol::Udp => self.udp(now, packet, io),
             Protocol::Tcp => self.tcp(now, &packet, io),
             Protocol::Icmp if packet.is_icmp_error() => self.queue(now, packet, io.truth),
-            Protocol::Icmp | Protocol::Other => {}
+            Protocol::Icmp => self.watcher.arrived(now, &packet),
+            Protocol::Other => {}
         }
         if self.asleep == Asleep::No {
             self.read_backlog(now, io.truth);

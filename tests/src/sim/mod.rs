@@ -19,7 +19,7 @@
 //! | what can be simulated | [`setup`] |
 //! | how time passes | `world` |
 //! | what really became of each probe | [`truth`] |
-//! | a host's kernel and drivers | `client`, `listener`, `stream`, `serve`, `quic` |
+//! | a host's kernel and drivers | `client`, `listener`, `stream`, `serve`, `quic`, `watch` |
 
 mod certificate;
 mod client;
@@ -30,6 +30,7 @@ pub mod setup;
 mod stream;
 mod tcp;
 pub mod truth;
+mod watch;
 mod world;
 
 pub use certificate::CertificateError;

@@ -49,8 +49,6 @@ pub(super) struct Alive<'c> {
     /// Packets up until the last answer.
     pub(super) packets: f64,
     pub(super) bytes: f64,
-    /// Seconds since its first packet, at the last answer.
-    pub(super) age: f64,
     /// Seconds since the run's start, at its birth and at the last answer.
     pub(super) from: f64,
     pub(super) to: f64,
@@ -64,38 +62,40 @@ pub(super) struct Lives<'c> {
 }
 
 impl<'c> Lives<'c> {
-    pub(super) fn of(case: &'c Case<'_>) -> Self {
+    pub(super) fn of(case: &Case<'c>) -> Self {
         let mut lives = Self::default();
-        let flows = || case.flows.iter().filter(|(flow, traffic)| counts(flow, traffic));
-        for (flow, traffic) in flows() {
+        for (flow, traffic) in case.flows.iter().filter(|(flow, traffic)| counts(flow, traffic)) {
             match death(case, flow, traffic) {
-                Some(death) if !case.host_acted(death.moment.low, death.moment.high) => {
-                    lives.dead.push(death);
+                // Without anybody who got through meanwhile, it is the path that was silent, not a flow that died; and
+                // what the host cut off is neither dead nor alive.
+                Some(death) => {
+                    let last =
+                        traffic.life.last.map_or(death.moment.high, |mark| case.evidence.seconds(mark.at));
+                    let acted = case.host_acted(death.moment.low, death.moment.high);
+                    if !acted && is_witnessed(case, death.moment.high, last) {
+                        lives.dead.push(death);
+                    }
                 }
-                // Cut off by the host: neither.
-                Some(_) => {}
                 None => lives.alive.extend(alive(case, flow, traffic)),
             }
         }
-        // Without anybody who got through after it, it is the path that was silent, not a flow that died.
-        let witnesses: Vec<(FlowNo, f64)> = lives
-            .alive
-            .iter()
-            .map(|alive| (alive.flow.plan.flow, alive.to))
-            .chain(lives.dead.iter().map(|dead| (dead.flow.plan.flow, dead.moment.low)))
-            .collect();
-        let moments: Vec<f64> = lives.dead.iter().map(|dead| dead.moment.high).collect();
-        let mut index = 0;
-        lives.dead.retain(|dead| {
-            let died = moments[index];
-            index += 1;
-            witnesses.iter().any(|(flow, seen)| {
-                *flow != dead.flow.plan.flow && *seen > died + thresholds::WITNESS.as_secs_f64()
-            })
-        });
         lives
     }
+
+    /// When a flow that died did so, seconds after the run's start.
+    pub(super) fn died(&self, flow: FlowNo) -> Option<f64> {
+        self.dead.iter().find(|death| death.flow.plan.flow == flow).map(|death| death.moment.high)
+    }
 }
+
+/// Whether others got datagrams through while a flow was silent: not one by chance, and not before the silence only.
+fn is_witnessed(case: &Case<'_>, died_s: f64, last_s: f64) -> bool {
+    let meanwhile = case.evidence.datagrams.within(died_s + WITNESS_AFTER_S, last_s);
+    u64::from(meanwhile.received) >= thresholds::WITNESSES
+}
+
+/// What was answered so shortly after a flow's last answer may have been sent by all before the path fell silent.
+const WITNESS_AFTER_S: f64 = 1.0;
 
 /// Flows whose life can be judged: datagrams by schedule, without experiments that lose packets of their own.
 fn counts(flow: &FlowEvidence, traffic: &Traffic) -> bool {
@@ -130,7 +130,7 @@ pub(super) fn fell_silent(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffi
     death(case, flow, traffic).is_some_and(|death| !case.host_acted(death.moment.low, death.moment.high))
 }
 
-fn death<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Death<'c>> {
+fn death<'c>(case: &Case<'c>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Death<'c>> {
     let life = &traffic.life;
     let first_lost = life.first_lost?;
     let before = life.packets - life.trailing;
@@ -178,45 +178,65 @@ fn alive<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Opti
         flow,
         packets: packets + answered.packets as f64,
         bytes: bytes + answered.bytes as f64,
-        age: answered.at.since(birth).as_secs_f64(),
         from: case.evidence.seconds(birth),
         to: case.evidence.seconds(answered.at),
     })
 }
 
-/// How one measure of several deaths agrees.
-#[derive(Clone, Copy, Debug)]
+/// A value at which many flows died.
+#[derive(Clone, Debug)]
 pub(super) struct Agreement {
-    /// The value at which all died, where one fits all.
+    /// The value that lies between what passed and what did not in most flows.
     pub(super) value: f64,
-    /// Coefficient of variation of the middles.
+    /// Which of the deaths it explains, by their place.
+    pub(super) of: Vec<usize>,
+    /// Coefficient of variation of their middles.
     pub(super) variation: f64,
-    /// Largest value that passed in any flow, and smallest that did not.
-    pub(super) low: f64,
-    pub(super) high: f64,
+    /// How wide the window is, on average, in which a death agrees with the value.
+    pub(super) width: f64,
 }
 
 impl Agreement {
-    /// Of one measure over all deaths.
-    pub(super) fn of(values: &[Between]) -> Option<Self> {
-        let n = values.len() as f64;
-        if values.is_empty() {
-            return None;
-        }
-        let mean = values.iter().map(Between::middle).sum::<f64>() / n;
-        let variance = values.iter().map(|v| (v.middle() - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        let low = values.iter().map(|v| v.low).fold(f64::MIN, f64::max);
-        let high = values.iter().map(|v| v.high).fold(f64::MAX, f64::min);
-        // What passed in any flow is proof; what was lost may have been lost by chance.
-        let value = if low <= high { f64::midpoint(low, high) } else { low };
-        Some(Self { value, variation: variance.sqrt() / mean.max(1e-9), low, high })
+    /// The value that explains the most deaths. `slack` is how far each may be off either way: a packet or two that
+    /// chance took.
+    pub(super) fn of(values: &[Between], slack: &[f64]) -> Option<Self> {
+        let loose = || values.iter().zip(slack).map(|(v, s)| (v.low - s, v.high + s));
+        let near = most_covered(loose())?;
+        let of: Vec<usize> = loose()
+            .enumerate()
+            .filter(|(_, (low, high))| (*low..=*high).contains(&near))
+            .map(|(n, _)| n)
+            .collect();
+        let n = of.len() as f64;
+        // Among those it explains, the value that fits the most of them exactly.
+        let value = most_covered(of.iter().map(|n| (values[*n].low, values[*n].high)))?;
+        let mean = of.iter().map(|n| values[*n].middle()).sum::<f64>() / n;
+        let variance =
+            of.iter().map(|n| (values[*n].middle() - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        let width = of.iter().map(|n| values[*n].high - values[*n].low + 2.0 * slack[*n]).sum::<f64>() / n;
+        Some(Self { value, of, variation: variance.sqrt() / mean.abs().max(1e-9), width })
     }
+}
 
-    /// Whether one value explains every death: it lies between what passed and what did not in each, but for the last
-    /// packets of a flow that chance took before its time (`slack`, in the measure's unit).
-    pub(super) fn fits(&self, slack: f64) -> bool {
-        self.variation < thresholds::DEATH_VARIATION && self.low <= self.high + slack + 0.02 * self.value
+/// The middle of the first stretch that lies in the most of these intervals.
+fn most_covered(intervals: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
+    // Where two meet, one begins before the other ends.
+    let mut edges: Vec<(f64, bool)> =
+        intervals.flat_map(|(low, high)| [(low, true), (high.max(low), false)]).collect();
+    edges.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+    let (mut depth, mut deepest, mut best) = (0u32, 0, None);
+    for (n, (at, begins)) in edges.iter().enumerate() {
+        if *begins {
+            depth += 1;
+            if depth > deepest {
+                let end = edges.get(n + 1).map_or(*at, |edge| edge.0);
+                (deepest, best) = (depth, Some(f64::midpoint(*at, end)));
+            }
+        } else {
+            depth -= 1;
+        }
     }
+    best
 }
 
 /// Rounded for output.

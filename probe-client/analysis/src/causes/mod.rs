@@ -26,7 +26,8 @@ use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::{Carrier, Refusal};
 
 pub use self::claim::Claim;
-use crate::evidence::{Evidence, FlowEvidence, Traffic};
+use self::lives::Lives;
+use crate::evidence::{Evidence, FlowEvidence, Pulse, Traffic};
 use crate::observation::{Attempt, HostFault, Outcome, Purpose};
 use crate::summarise::reach::{self, Place};
 
@@ -36,6 +37,20 @@ const HOST_MARGIN: f64 = 1.0;
 /// Before the client learns that it was turned away, its flows are closed for so long at most: an unanswered probe of the
 /// slowest flow and its question, seconds.
 const TURNED_AWAY_MARGIN: f64 = 5.0;
+
+/// How the way to the network is called where there is none.
+const NO_WAY: &str = "none";
+
+/// A time without any way to the network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LostWay {
+    /// From when, seconds after the run's start.
+    pub from_s: f64,
+    /// Until when.
+    pub to_s: f64,
+    /// What came back was what had been lost.
+    pub same: bool,
+}
 
 /// One cause's row.
 pub struct Detector {
@@ -152,16 +167,24 @@ pub struct Case<'e> {
     pub places: Vec<Place>,
     /// The flows with their finished statistics, by number.
     pub flows: Vec<(&'e FlowEvidence, Traffic)>,
+    /// Which flows of datagrams died, and which lived.
+    lives: Lives<'e>,
+    /// When no datagram of anybody was answered for a while, seconds after the run's start.
+    silent: Vec<(f64, f64)>,
 }
 
 impl<'e> Case<'e> {
     /// Prepares the evidence.
     pub fn new(evidence: &'e Evidence) -> Self {
-        Self {
+        let mut case = Self {
             evidence,
             places: reach::places(evidence),
             flows: evidence.flows.values().map(|flow| (flow, flow.traffic.finished())).collect(),
-        }
+            lives: Lives::default(),
+            silent: silent(&evidence.datagrams),
+        };
+        case.lives = Lives::of(&case);
+        case
     }
 
     /// Whether any flow opened.
@@ -221,13 +244,50 @@ impl<'e> Case<'e> {
         attempts.filter_map(refusal).min_by_key(|(at, ..)| *at)
     }
 
+    /// When this computer had no way to the network, seconds after the run's start, and whether the way that came back was
+    /// the one that had been lost. One that never came back lasts to the end.
+    pub fn lost_ways(&self) -> Vec<LostWay> {
+        let mut found: Vec<LostWay> = Vec::new();
+        let mut lost: Option<(f64, &str)> = None;
+        for event in &self.evidence.host {
+            let HostFault::InterfaceChanged { old, new } = &event.what else { continue };
+            if new == NO_WAY {
+                lost.get_or_insert((self.evidence.seconds(event.from), old));
+            } else if let Some((from_s, way)) = lost.take() {
+                let to_s = self.evidence.seconds(event.to);
+                found.push(LostWay { from_s, to_s, same: way == new });
+            }
+        }
+        let end = self.evidence.last.map_or(0.0, |last| self.evidence.seconds(last));
+        found.extend(lost.map(|(from_s, _)| LostWay { from_s, to_s: end, same: true }));
+        found
+    }
+
+    /// Whether no datagram of anybody was answered for a while at some moment between two, seconds after the run's start:
+    /// an event, and no property of a flow or of the path.
+    pub fn was_silent(&self, from_s: f64, to_s: f64) -> bool {
+        self.silent.iter().any(|(begin, end)| *begin < to_s && *end > from_s)
+    }
+
+    /// Whether a host slept, stalled or was started anew between two moments, seconds after the run's start: it did not
+    /// look.
+    pub fn host_was_away(&self, from_s: f64, to_s: f64) -> bool {
+        self.host_did(from_s, to_s, |what| match what {
+            HostFault::Suspended
+            | HostFault::NotRunning
+            | HostFault::Stalled
+            | HostFault::ListenerStalled => true,
+            HostFault::ReceiveOverflow(_)
+            | HostFault::SendFailed(_)
+            | HostFault::InterfaceChanged { .. }
+            | HostFault::ClockStepped(_)
+            | HostFault::NotRecorded(_) => false,
+        })
+    }
+
     /// Whether a host did something between two moments, seconds after the run's start, that spoils what was seen there.
     pub fn host_acted(&self, from_s: f64, to_s: f64) -> bool {
-        let overlaps = |start, end| {
-            self.evidence.seconds(start) < to_s + HOST_MARGIN
-                && self.evidence.seconds(end) > from_s - HOST_MARGIN
-        };
-        let spoils = |what: &HostFault| match what {
+        self.host_did(from_s, to_s, |what| match what {
             HostFault::Suspended
             | HostFault::NotRunning
             | HostFault::Stalled
@@ -236,6 +296,13 @@ impl<'e> Case<'e> {
             | HostFault::InterfaceChanged { .. }
             | HostFault::ListenerStalled => true,
             HostFault::ClockStepped(_) | HostFault::NotRecorded(_) => false,
+        })
+    }
+
+    fn host_did(&self, from_s: f64, to_s: f64, spoils: impl Fn(&HostFault) -> bool) -> bool {
+        let overlaps = |start, end| {
+            self.evidence.seconds(start) < to_s + HOST_MARGIN
+                && self.evidence.seconds(end) > from_s - HOST_MARGIN
         };
         self.evidence.restarts.iter().any(|r| overlaps(r.last_seen, r.at))
             || self.evidence.host.iter().any(|event| spoils(&event.what) && overlaps(event.from, event.to))
@@ -253,6 +320,12 @@ impl<'e> Case<'e> {
     pub fn port(&self) -> u16 {
         self.places.first().map_or(probe_protocol::DEFAULT_PORT, |place| place.address.port())
     }
+}
+
+/// Stretches in which probes were sent and none was answered, that are too long for loss.
+fn silent(pulse: &Pulse) -> Vec<(f64, f64)> {
+    let stretches = pulse.blackouts(2).into_iter().map(|b| (b.from_s, b.to_s));
+    stretches.filter(|(from, to)| to - from >= thresholds::SILENCE).collect()
 }
 
 /// Names what is wrong, the most severe first.

@@ -83,8 +83,8 @@ pub const DEATH_PACKETS: u64 = 10;
 /// The shortest silence that is a death: a roam of Wi-Fi takes up to 2 s.
 pub const SHORTEST_DEATH: Duration = Duration::from_millis(2500);
 
-/// Somebody else must have been answered so long after a flow fell silent, or it is the path that did.
-pub const WITNESS: Duration = Duration::from_secs(2);
+/// Datagrams of others that must be answered while a flow is silent, or it is the path that is.
+pub const WITNESSES: u64 = 3;
 
 /// Flows that must have died alike before a count or an age is named: CAUSES.md's.
 pub const DEATHS: usize = 5;
@@ -103,6 +103,10 @@ pub const FRESH_SHARE: f64 = 0.95;
 
 /// Flows whose first packets must be lost alike: five of five.
 pub const ALIKE_FLOWS: usize = 5;
+
+/// A stretch without any answer to anybody that is a silence and not loss, seconds: with ten packets in it, half of them
+/// lost each way, chance makes one once in a million.
+pub const SILENCE: f64 = 1.0;
 
 /// Shortest blackout that is named, so that a roam of Wi-Fi (2 s at most) is none.
 pub const BLACKOUT: f64 = 2.5;

@@ -22,7 +22,7 @@ pub use self::traffic::{MarkFate, Marks, Traffic};
 pub use self::watched::{Watched, Watches};
 use crate::events::Ledger;
 use crate::observation::{
-    Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Moved, Observation,
+    Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Missed, Moved, Observation,
     OpeningArrivals, Outcome, PathMtu, Probe, ProxyTried, Purpose, Resolved, RunEnded, RunStarted,
 };
 
@@ -76,6 +76,9 @@ pub struct Evidence {
     pub client_hellos: Option<[(Timestamp, u32); 2]>,
     /// What the client's host did.
     pub host: Vec<HostEvent>,
+    /// Probes that were due and not sent: from when to when, and how many, those of all flows together where they are
+    /// less than a second apart.
+    pub missed: Vec<(Timestamp, Timestamp, u64)>,
     /// Searches for the largest packet.
     pub path_mtu: Vec<PathMtu>,
     /// Steps of load, condensed.
@@ -124,7 +127,10 @@ impl Evidence {
             }
             Observation::Channel(o) => self.of_flow(o.flow, |flow| flow.channel = Some(o.clone())),
             Observation::Probe(o) => self.probe_beside_ledger(o),
-            Observation::Missed(o) => self.of_flow(o.flow, |flow| flow.traffic.missed += o.count),
+            Observation::Missed(o) => {
+                self.missed(o);
+                self.of_flow(o.flow, |flow| flow.traffic.missed += o.count);
+            }
             Observation::Rewritten(o) => self.of_flow(o.flow, |flow| flow.rewrites.note(o)),
             Observation::Datagrams(o) => self.of_flow(o.flow, |flow| flow.datagrams = Some(*o)),
             Observation::Moved(o) => keep(&mut self.moves, *o, &mut self.dropped),
@@ -218,6 +224,17 @@ impl Evidence {
     /// A flow's name.
     pub fn name(&self, flow: FlowNo) -> String {
         self.flows.get(&flow).map_or_else(|| format!("flow {}", flow.0), |f| f.plan.name.clone())
+    }
+
+    fn missed(&mut self, o: &Missed) {
+        let near = |(from, to, _): &&mut (Timestamp, Timestamp, u64)| {
+            o.from <= *to + Duration::from_secs(1) && o.from + Duration::from_secs(1) >= *from
+        };
+        if let Some((from, to, count)) = self.missed.iter_mut().rev().take(4).find(near) {
+            (*from, *to, *count) = ((*from).min(o.from), (*to).max(o.from), *count + o.count);
+        } else {
+            keep(&mut self.missed, (o.from, o.from, o.count), &mut self.dropped);
+        }
     }
 
     /// A probe, as [`observe_beside_ledger`](Self::observe_beside_ledger) takes it: what comes a hundred times a second and, of

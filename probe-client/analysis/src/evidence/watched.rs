@@ -1,5 +1,7 @@
 //! What is kept of the watch beside the path: when the gateway, the loopback and the interface did not answer.
 
+use std::time::Duration;
+
 use probe_protocol::time::Timestamp;
 
 use crate::observation::{Asked, Watch, WatchAnswer};
@@ -69,6 +71,13 @@ pub struct Watches {
 }
 
 impl Watches {
+    /// Whether the gateway, which answers as a rule, did not at some moment of a time, or the one before it or after it.
+    pub fn gateway_was_down(&self, from: Timestamp, to: Timestamp) -> bool {
+        let margin = Duration::from_secs(2);
+        self.gateway.tells()
+            && self.gateway.down.iter().any(|(a, b)| *a <= to + margin && *b + margin >= from)
+    }
+
     pub(super) fn note(&mut self, o: &Watch) {
         let answered = |answer: &WatchAnswer| answer.reachable;
         if let Some(answer) = &o.gateway {

@@ -57,6 +57,9 @@ impl Image {
     }
 }
 
+/// Probes without an answer at a flow's end from which on it is taken for silent.
+const SILENT: u64 = 3;
+
 /// How one image fared at one address.
 #[derive(Clone, Debug, Default)]
 struct Fared {
@@ -97,9 +100,12 @@ impl Fared {
     }
 }
 
-/// Whether the deaths are those of some images while others of the same flows went further.
+/// Whether the deaths are those of some images among their first packets, while others came further and went on.
 pub(super) fn one_sided(case: &Case<'_>, deaths: &[&Death<'_>]) -> bool {
     let furthest = deaths.iter().map(|death| death.packets.low).fold(0.0, f64::max);
+    if furthest > HEAD as f64 {
+        return false;
+    }
     let dead: Vec<Option<Image>> = deaths.iter().map(|death| Image::of(death.flow)).collect();
     // Another image of datagrams came further than any that died.
     case.flows.iter().any(|(flow, traffic)| {
@@ -112,7 +118,9 @@ pub(super) fn one_sided(case: &Case<'_>, deaths: &[&Death<'_>]) -> bool {
                 traffic.life.answered.map_or(0, |mark| mark.packets)
             }
         };
-        image.is_some() && !dead.contains(&image) && far as f64 > furthest * 1.05 + 3.0
+        // One that is silent itself went no further: what it sent since then was lost.
+        let went_on = traffic.life.trailing < SILENT;
+        image.is_some() && !dead.contains(&image) && went_on && far as f64 > furthest * 1.05 + 3.0
     })
 }
 
@@ -181,8 +189,8 @@ fn fared(case: &Case<'_>, lives: &Lives<'_>, place: &Place, image: Image) -> Far
 }
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    let lives = Lives::of(case);
-    case.live_places().filter_map(|place| judge(case, &lives, place)).collect()
+    let lives = &case.lives;
+    case.live_places().filter_map(|place| judge(case, lives, place)).collect()
 }
 
 fn judge(case: &Case<'_>, lives: &Lives<'_>, place: &Place) -> Option<Claim> {

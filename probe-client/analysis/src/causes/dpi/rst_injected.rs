@@ -7,7 +7,10 @@ use probe_protocol::finding::{Evidence, Parameters, Side};
 use crate::causes::lives::{Agreement, Between, rounded};
 use crate::causes::{Case, Claim};
 use crate::evidence::{FlowEvidence, Traffic};
-use crate::observation::{End, StreamEndSeen};
+use crate::observation::{End, Purpose, StreamEndSeen};
+
+/// Counts of bytes at a reset that are so near one another are one.
+const ALIKE: f64 = 0.2;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let reset: Vec<&(&FlowEvidence, Traffic)> =
@@ -26,7 +29,8 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     );
     let bytes: Vec<Between> =
         reset.iter().map(|(_, t)| Between { low: t.bytes as f64, high: t.bytes as f64 }).collect();
-    let alike = Agreement::of(&bytes).filter(|a| a.variation < 0.2 && bytes.len() > 1);
+    let slack: Vec<f64> = bytes.iter().map(|b| ALIKE * b.middle()).collect();
+    let alike = Agreement::of(&bytes, &slack).filter(|a| a.of.len() == bytes.len() && bytes.len() > 1);
     vec![
         Claim::new(Cause::RstInjected, Side::PathOrEndpoint)
             .probability(0.98)
@@ -61,7 +65,9 @@ fn is_foreign(case: &Case<'_>, flow: &FlowEvidence) -> bool {
     let at = case.evidence.seconds(end.at);
     // A translator that gives the flow another source has the listener's system reset the strange connection.
     let moved = case.evidence.moves.iter().any(|m| (case.evidence.seconds(m.at) - at).abs() < 10.0);
+    // A connection that was left alone on purpose is the ladder's to judge.
     flow.opened.is_some()
+        && flow.plan.purpose != Purpose::Idle
         && !moved
         && !case.host_acted(at - 5.0, at)
         && flow.stream_end.is_some_and(|e| matches!(e.seen, StreamEndSeen::Open | StreamEndSeen::Reset))

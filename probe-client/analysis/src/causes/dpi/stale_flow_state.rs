@@ -11,6 +11,9 @@ use crate::evidence::{FlowEvidence, Traffic};
 use crate::stats::hypothesis::fisher_at_least;
 use crate::stats::timeline::Counts;
 
+/// Share of the age at which the first flow decayed, up to which another one is fresh.
+const YOUNG: f64 = 0.8;
+
 /// An old flow that loses from some moment on.
 struct Decay<'c> {
     flow: &'c FlowEvidence,
@@ -29,22 +32,24 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         .filter_map(|(flow, traffic)| decay(case, flow, traffic))
         .collect();
     let Some(first) = decays.iter().min_by(|a, b| a.onset_s.total_cmp(&b.onset_s)) else { return Vec::new() };
-    // Fresh ports that were born after the onset, and what they lost in as short a life.
-    let fresh: Vec<_> = case
+    // Fresh ports that were born after the onset, those that follow an old flow among them; what they lost while they
+    // were younger than any that decayed.
+    let youngest = decays.iter().map(|d| d.age_s).fold(f64::MAX, f64::min);
+    let fresh: Vec<Counts> = case
         .flows
         .iter()
-        .filter(|(flow, traffic)| {
+        .filter(|(flow, _)| {
             flow.plan.carrier == Carrier::Udp
-                && traffic.counts.sent >= 10
                 && flow.opened.as_ref().is_some_and(|o| case.evidence.seconds(o.at) > first.onset_s)
-                && !decays.iter().any(|d| d.flow.plan.flow == flow.plan.flow)
         })
+        .map(|(flow, traffic)| while_young(case, flow, traffic, YOUNG * youngest))
+        .filter(|counts| counts.sent >= 10)
         .collect();
     let mut beside = Counts::default();
-    fresh.iter().for_each(|(_, traffic)| beside.add(&traffic.counts));
+    fresh.iter().for_each(|counts| beside.add(counts));
     let clean = fresh
         .iter()
-        .filter(|(_, t)| t.counts.received as f64 >= thresholds::FRESH_SHARE * t.counts.sent as f64)
+        .filter(|counts| counts.received as f64 >= thresholds::FRESH_SHARE * counts.sent as f64)
         .count();
     let mut after = Counts::default();
     decays.iter().for_each(|d| after.add(&d.after));
@@ -108,6 +113,21 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     ]
 }
 
+/// What a flow sent and lost until an age.
+fn while_young(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic, age_s: f64) -> Counts {
+    let until = case.evidence.seconds(born(flow)) + age_s;
+    let length = traffic.timeline.block_length();
+    let mut sum = Counts::default();
+    let is_told =
+        |at: f64| at + length.as_secs_f64() <= until && !case.was_silent(at, at + length.as_secs_f64());
+    traffic
+        .timeline
+        .blocks()
+        .filter(|(at, _)| is_told(case.evidence.seconds(*at)))
+        .for_each(|(_, counts)| sum.add(counts));
+    sum
+}
+
 /// The moment from which a flow loses most clearly more than before.
 fn decay<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Decay<'c>> {
     // What took all flows at once is no state of one.
@@ -118,10 +138,13 @@ fn decay<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Opti
         .timeline
         .blocks()
         .map(|(at, counts)| (case.evidence.seconds(at), *counts))
-        .filter(|(at, counts)| counts.sent > 0 && !is_common(*at))
+        .filter(|(at, counts)| counts.sent > 0 && !is_common(*at) && !case.was_silent(*at, at + length))
         .collect();
     // A flow that died is no decaying one.
-    if traffic.life.trailing >= thresholds::DEATH_PACKETS || blocks.len() < 20 || traffic.counts.lost() < 20 {
+    if traffic.life.trailing >= thresholds::DEATH_PACKETS
+        || blocks.len() < 20
+        || blocks.iter().map(|(_, c)| c.lost()).sum::<u64>() < 20
+    {
         return None;
     }
     let mut whole = Counts::default();

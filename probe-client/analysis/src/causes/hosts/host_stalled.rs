@@ -1,21 +1,54 @@
 //! `host-stalled`: an end was too busy, or its socket buffer overflowed.
 
+use std::time::Duration;
+
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Evidence, Parameters, Side};
+use probe_protocol::time::Timestamp;
 
 use crate::causes::{Case, Claim, thresholds};
-use crate::observation::HostFault;
+use crate::observation::{HostEvent, HostFault};
+
+/// Clocks are compared about twice a second.
+const MARGIN: Duration = Duration::from_secs(1);
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let sent: u64 = case.flows.iter().map(|(_, traffic)| traffic.sent).sum();
-    let missed: u64 = case.flows.iter().map(|(_, traffic)| traffic.missed).sum();
+    // A host that sleeps is not busy: what it missed then, and its late awakening, are the sleep's.
+    let asleep = |from: Timestamp, to: Timestamp| {
+        let sleeps = case
+            .evidence
+            .host
+            .iter()
+            .filter(|event| matches!(event.what, HostFault::Suspended | HostFault::NotRunning));
+        sleeps.into_iter().any(|event| from <= event.to + MARGIN && to + MARGIN >= event.from)
+    };
+    let missed: u64 = case
+        .evidence
+        .missed
+        .iter()
+        .filter(|(from, to, _)| !asleep(*from, *to))
+        .map(|(.., count)| count)
+        .sum();
     let spoiled = |why: &[&str]| -> u64 {
         case.flows
             .iter()
             .flat_map(|(_, t)| why.iter().map(|why| t.excluded.get(why).copied().unwrap_or(0)))
             .sum()
     };
-    let here = spoiled(&["send-failed", "receive-overflow"]) + missed;
+    // Without a way to the network nobody can send: that is the network's failure.
+    let lost = case.lost_ways();
+    let margin = MARGIN.as_secs_f64();
+    let has_no_way = |event: &HostEvent| {
+        let (from, to) = (case.evidence.seconds(event.from), case.evidence.seconds(event.to));
+        lost.iter().any(|way| from > way.from_s - margin && to < way.to_s + margin)
+            || case.evidence.watches.gateway_was_down(event.from, event.to)
+    };
+    let failures: Vec<&HostEvent> =
+        case.evidence.host.iter().filter(|e| matches!(e.what, HostFault::SendFailed(_))).collect();
+    let excused = !failures.is_empty() && failures.into_iter().all(has_no_way);
+    let failed = if excused { 0 } else { spoiled(&["send-failed"]) };
+    let here = failed + spoiled(&["receive-overflow"]) + missed;
     let there = spoiled(&["listener-overflow"]);
     let too_many = |n: u64| {
         n >= thresholds::SPOILED_PROBES && n as f64 > thresholds::SPOILED_SHARE * (sent + missed) as f64
@@ -24,9 +57,9 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         .evidence
         .host
         .iter()
-        .filter(|event| event.what == HostFault::Stalled)
+        .filter(|event| event.what == HostFault::Stalled && !asleep(event.from, event.to))
         .map(|event| event.to.since(event.from))
-        .sum::<std::time::Duration>()
+        .sum::<Duration>()
         .as_secs_f64();
     let length = case.evidence.last.map_or(0.0, |last| case.evidence.seconds(last));
     let mut claims = Vec::new();
@@ -40,17 +73,18 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         );
         claims.push(claim(Side::Client, says, stalled, here));
     }
-    let asleep: f64 = case
+    let listener_s: f64 = case
         .evidence
         .host
         .iter()
         .filter(|event| event.what == HostFault::ListenerStalled)
         .map(|event| event.to.since(event.from))
-        .sum::<std::time::Duration>()
+        .sum::<Duration>()
         .as_secs_f64();
-    if asleep > thresholds::STALLED_SHARE * length || asleep >= thresholds::STALLED_FOR {
-        let says = format!("the listener's host was too busy to answer for {asleep:.1} s, by its own clocks");
-        claims.push(claim(Side::Listener, says, asleep, there));
+    if listener_s > thresholds::STALLED_SHARE * length || listener_s >= thresholds::STALLED_FOR {
+        let says =
+            format!("the listener's host was too busy to answer for {listener_s:.1} s, by its own clocks");
+        claims.push(claim(Side::Listener, says, listener_s, there));
     } else if too_many(there) {
         let says = format!("the listener's host had no room for {there} of {sent} probes that had arrived");
         claims.push(claim(Side::Listener, says, 0.0, there));

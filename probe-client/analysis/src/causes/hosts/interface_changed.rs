@@ -4,12 +4,19 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Evidence, Parameters, Side};
 
 use crate::causes::{Case, Claim};
-use crate::observation::HostFault;
+use crate::observation::{HostEvent, HostFault};
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
+    // A way that was lost and came back as it was is no other one: the site's network failed for a while.
+    let lost = case.lost_ways();
+    let came_back = |event: &HostEvent| {
+        let at = case.evidence.seconds(event.from);
+        lost.iter().any(|way| way.same && (way.from_s..=way.to_s).contains(&at))
+    };
     let mut changes = case.evidence.host.iter().filter_map(|event| match &event.what {
-        HostFault::InterfaceChanged { old, new } => Some((event, old, new)),
-        HostFault::Suspended
+        HostFault::InterfaceChanged { old, new } if !came_back(event) => Some((event, old, new)),
+        HostFault::InterfaceChanged { .. }
+        | HostFault::Suspended
         | HostFault::ClockStepped(_)
         | HostFault::Stalled
         | HostFault::ReceiveOverflow(_)

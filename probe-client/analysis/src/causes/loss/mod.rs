@@ -76,7 +76,14 @@ impl Losses {
         for (flow, traffic) in case.flows.iter().filter(|(flow, traffic)| tells_of_the_path(flow, traffic)) {
             flows.push(flow.plan.name.clone());
             let mut own = Counts::default();
+            let length = traffic.timeline.block_length();
+            let died = case.lives.died(flow.plan.flow);
             for (at, counts) in while_it_lived(traffic) {
+                let (from, to) = (case.evidence.seconds(at), case.evidence.seconds(at + length));
+                // Everybody's silence is an event as well: flows of few packets do not show it by themselves.
+                if died.is_some_and(|died| to > died) || case.was_silent(from, to) {
+                    continue;
+                }
                 timeline.add(at, &counts);
                 own.add(&counts);
             }

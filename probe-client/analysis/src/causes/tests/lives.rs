@@ -120,6 +120,82 @@ fn one_that_lived_beyond_it_contradicts() {
     assert!(!causes(&judged(run)).contains(&Cause::FlowKilledByPackets));
 }
 
+/// Flows that begin every two seconds, of rates and sizes of their own.
+fn staggered(run: &mut MadeUp, dress: Dress, until_s: f64, fate: impl Fn(u64, f64, f64) -> Fate) {
+    for n in 0..20u32 {
+        let start = 0.7 + 2.0 * f64::from(n);
+        let shape = (0.05 + 0.013 * f64::from(n * 7 % 5), 100 + 40 * (n * 3 % 7) as u16);
+        run.scheduled(
+            &format!("udp/{dress:?}-{n}"),
+            (dress, Purpose::Old),
+            (start, until_s),
+            shape,
+            |packets, _, at| fate(packets, at - start, at),
+        );
+    }
+}
+
+#[test]
+fn a_kill_that_stops_mid_run_is_told_with_its_window() {
+    let mut run = MadeUp::new(TARGET, true);
+    staggered(&mut run, Dress::Random, 90.0, |_, age, at| up(age > 10.0 && at - age < 20.0));
+    let analysis = judged(run);
+    let finding = only(&analysis, Cause::FlowKilledByAge);
+    assert!((finding.parameters.age_s.unwrap() - 10.0).abs() < 0.1, "{finding:#?}");
+    let evidence = &finding.evidence[0];
+    assert!((evidence.from_s.unwrap() - 10.7).abs() < 0.3, "{evidence:?}");
+    assert!((evidence.to_s.unwrap() - 28.7).abs() < 0.3, "{evidence:?}");
+}
+
+#[test]
+fn two_kills_are_named_as_two() {
+    let mut run = MadeUp::new(TARGET, true);
+    staggered(&mut run, Dress::Random, 90.0, |_, age, _| up(age > 10.0));
+    staggered(&mut run, Dress::Ascii, 90.0, |packets, _, _| up(packets > 300));
+    // Somebody is heard to the end.
+    run.scheduled("udp/zero", (Dress::Zero, Purpose::Fresh), (1.0, 90.0), (0.2, 128), |_, _, _| {
+        Fate::Received
+    });
+    let analysis = judged(run);
+    let mut found = causes(&analysis);
+    found.sort();
+    let mut expected = [Cause::FlowKilledByAge, Cause::FlowKilledByPackets];
+    expected.sort();
+    assert_eq!(found, expected);
+    assert!(analysis.findings.iter().all(|f| f.parameters.packets.is_none_or(|n| n == 300)));
+}
+
+#[test]
+fn flows_that_died_one_by_one_are_one_riddle() {
+    let mut run = MadeUp::new(TARGET, true);
+    // Each at an age of its own.
+    staggered(&mut run, Dress::Random, 120.0, |_, age, at| {
+        let start = at - age;
+        up(age > 5.0 + (start * 37.0) % 61.0)
+    });
+    run.scheduled("udp/fresh", (Dress::Random, Purpose::Fresh), (1.0, 119.0), (0.2, 128), |_, _, _| {
+        Fate::Received
+    });
+    only(&judged(run), Cause::Unexplained);
+}
+
+#[test]
+fn flows_that_end_in_an_outage_did_not_die() {
+    let mut run = MadeUp::new(TARGET, true);
+    staggered(&mut run, Dress::Random, 90.0, |_, _, at| up((30.0..45.0).contains(&at)));
+    for n in 0..6 {
+        run.scheduled(
+            &format!("udp/short-{n}"),
+            (Dress::Random, Purpose::Fresh),
+            (10.0 + f64::from(n), 38.0 + f64::from(n)),
+            (0.1, 128),
+            |_, _, at| up((30.0..45.0).contains(&at)),
+        );
+    }
+    let found = causes(&judged(run));
+    assert!(!found.contains(&Cause::PolicyPush) && !found.contains(&Cause::OneWayLoss), "{found:?}");
+}
+
 #[test]
 fn without_a_witness_it_is_the_path_that_was_silent() {
     let mut run = MadeUp::new(TARGET, true);

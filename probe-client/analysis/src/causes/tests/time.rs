@@ -1,10 +1,11 @@
 //! Blackouts, periods, idle gaps, fragments and marks.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
 use crate::observation::{
-    Asked, Death, Fragment, IdleGap, Refresh, StreamEnd, StreamEndSeen, Watch, WatchAnswer,
+    Asked, Death, FlowNo, Fragment, IdleGap, Missed, Refresh, StreamEnd, StreamEndSeen, Watch, WatchAnswer,
 };
 
 /// A run of two flows of datagrams and plain TCP, all silent where `silent` says so; the gateway is watched where
@@ -59,6 +60,23 @@ fn the_gateway_tells_an_outage_from_the_local_network() {
 }
 
 #[test]
+fn an_outage_is_no_decay_of_old_flows() {
+    let silent = |at: f64| (50.0..70.0).contains(&at);
+    let mut run = silent_when(120.0, silent, Some(&|_| true));
+    for n in 0..20 {
+        let start = 4.0 + 5.0 * f64::from(n);
+        run.scheduled(
+            &format!("udp/fresh-{n}"),
+            (Dress::Random, Purpose::Fresh),
+            (start, start + 12.0),
+            (0.1, 128),
+            |_, _, at| if silent(at) { Fate::LostUp } else { Fate::Received },
+        );
+    }
+    only(&judged(run), Cause::Outage);
+}
+
+#[test]
 fn a_roam_is_no_outage() {
     let silent = |at: f64| (20.0..22.0).contains(&at);
     let found = causes(&judged(silent_when(60.0, silent, Some(&|_| true))));
@@ -102,36 +120,139 @@ fn rung(run: &mut MadeUp, carrier: Carrier, gap_s: f64, refreshed: Refresh, surv
         refreshed,
         survived: Some(survived),
         how: (!survived).then_some(Death::Silent),
-        at: run.at(gap_s),
+        at: run.at(gap_s + 9.0),
     }));
+}
+
+/// A run whose flows are busy all the time, as long as ladders take here.
+fn busy() -> MadeUp {
+    let mut run = MadeUp::new(TARGET, true);
+    for flow in run.all_open() {
+        run.probes(flow, 4000, |_| Fate::Received);
+    }
+    run
 }
 
 #[test]
 fn ladders_give_the_timeout() {
     for (carrier, cause) in [(Carrier::Udp, Cause::UdpIdleTimeout), (Carrier::Tcp, Cause::TcpIdleTimeout)] {
-        let mut run = MadeUp::new(TARGET, true);
-        run.all_open();
+        let mut run = busy();
         for gap in [10.0, 20.0, 30.0, 29.0, 40.0, 60.0] {
             rung(&mut run, carrier, gap, Refresh::None, gap < 29.5);
         }
+        // Loss takes one that was short enough.
+        rung(&mut run, carrier, 15.0, Refresh::None, false);
         let analysis = judged(run);
         assert_eq!(only(&analysis, cause).parameters.timeout_s, Some(29.5));
     }
-    // A longer gap that was survived contradicts, and one that failed once may be chance.
-    for survivors in [[10.0, 60.0], [10.0, 20.0]] {
-        let mut run = MadeUp::new(TARGET, true);
-        run.all_open();
-        survivors.iter().for_each(|gap| rung(&mut run, Carrier::Udp, *gap, Refresh::None, true));
-        rung(&mut run, Carrier::Udp, 30.0, Refresh::None, false);
-        only(&judged(run), Cause::Unexplained);
+    let told = |gaps: &[(f64, bool)]| {
+        let mut run = busy();
+        gaps.iter().for_each(|(gap, well)| rung(&mut run, Carrier::Udp, *gap, Refresh::None, *well));
+        causes(&judged(run))
+    };
+    // One that failed beyond all others may be chance; below a longer one that was survived it is.
+    assert_eq!(told(&[(10.0, true), (20.0, true), (30.0, false)]), [Cause::Unexplained]);
+    assert_eq!(told(&[(10.0, true), (30.0, false), (60.0, true)]), []);
+    // Several of them are no timeout, and no chance.
+    let several = [(10.0, true), (30.0, false), (31.0, false), (32.0, false), (50.0, true), (60.0, false)];
+    assert_eq!(told(&several), [Cause::Unexplained]);
+}
+
+#[test]
+fn a_gap_is_judged_beside_a_busy_flow_alone() {
+    let ladder = |mut run: MadeUp| {
+        for gap in [10.0, 20.0, 30.0, 40.0, 50.0] {
+            rung(&mut run, Carrier::Udp, gap, Refresh::None, gap < 25.0);
+        }
+        causes(&judged(run))
+    };
+    assert_eq!(ladder(busy()), [Cause::UdpIdleTimeout]);
+    // Busy ones die of their age just then, and so do idle ones.
+    let mut aged = MadeUp::new(TARGET, true);
+    for n in 0..6 {
+        let start = 3.0 * f64::from(n);
+        aged.scheduled(
+            &format!("udp/{n}"),
+            (Dress::Random, Purpose::Old),
+            (start, 90.0),
+            (0.1 + 0.03 * f64::from(n), 100 + 60 * n as u16),
+            |_, _, at| if at - start > 25.0 { Fate::LostUp } else { Fate::Received },
+        );
     }
+    for n in 0..9 {
+        let start = 10.0 * f64::from(n);
+        aged.scheduled(
+            &format!("udp/fresh-{n}"),
+            (Dress::Random, Purpose::Fresh),
+            (start, start + 9.0),
+            (0.1, 128),
+            |_, _, _| Fate::Received,
+        );
+    }
+    assert_eq!(ladder(aged), [Cause::FlowKilledByAge]);
+    // Everybody was silent when the gaps ended.
+    let mut silent = MadeUp::new(TARGET, true);
+    for flow in silent.all_open() {
+        let is_out = |seq: u64| (1500..4000).contains(&seq) && seq % 500 < 80;
+        silent.probes(flow, 4000, |seq| if is_out(seq) { Fate::LostUp } else { Fate::Received });
+    }
+    assert!(!ladder(silent).contains(&Cause::UdpIdleTimeout));
+    // The host slept.
+    let mut slept = busy();
+    let asleep = HostEvent { from: slept.at(15.0), to: slept.at(45.0), what: HostFault::Suspended };
+    slept.push(Observation::Host(asleep));
+    assert_eq!(ladder(slept), [Cause::ClientSuspended]);
+}
+
+#[test]
+fn addresses_that_change_by_the_clock_have_a_period() {
+    let changing = |moments: &[f64]| {
+        let mut run = busy();
+        for (n, at) in (1u8..).zip(moments) {
+            for flow in 2..4 {
+                run.push(Observation::Moved(Moved {
+                    flow: FlowNo(flow),
+                    at: run.at(at + 0.1 * f64::from(flow)),
+                    old: SocketAddr::from(([198, 51, 100, n], 50_000)),
+                    new: SocketAddr::from(([198, 51, 100, n + 1], 50_000)),
+                }));
+            }
+        }
+        judged(run)
+    };
+    let analysis = changing(&[15.0, 30.0, 45.0, 60.0]);
+    let finding = only(&analysis, Cause::AddressChanged);
+    assert_eq!((finding.parameters.number, finding.parameters.period_s), (Some(4), Some(15.0)));
+    let analysis = changing(&[15.0, 33.0, 44.0, 60.0]);
+    assert_eq!(only(&analysis, Cause::AddressChanged).parameters.period_s, None);
+    assert_eq!(changing(&[15.0, 30.0]).findings[0].parameters.period_s, None);
+}
+
+#[test]
+fn what_a_sleeping_host_missed_is_no_stall() {
+    let missed = |slept: bool| {
+        let mut run = busy();
+        for second in 20..50 {
+            run.push(Observation::Missed(Missed {
+                flow: FlowNo(2),
+                from: run.at(f64::from(second)),
+                count: 50,
+            }));
+        }
+        if slept {
+            let asleep = HostEvent { from: run.at(19.8), to: run.at(50.3), what: HostFault::Suspended };
+            run.push(Observation::Host(asleep));
+        }
+        causes(&judged(run))
+    };
+    assert_eq!(missed(true), [Cause::ClientSuspended]);
+    assert_eq!(missed(false), [Cause::HostStalled]);
 }
 
 #[test]
 fn the_side_that_keeps_the_mapping_is_told() {
     let one_way = |kept_by: Refresh| {
-        let mut run = MadeUp::new(TARGET, true);
-        run.all_open();
+        let mut run = busy();
         for gap in [10.0, 25.0, 40.0, 60.0] {
             rung(&mut run, Carrier::Udp, gap, Refresh::None, gap < 20.0);
             for refreshed in [Refresh::Up, Refresh::Down] {
@@ -278,4 +399,29 @@ fn flows_beyond_a_number_die_and_the_others_go_on() {
     };
     assert_eq!(only(&ladder(40), Cause::FlowLimit).parameters.number, Some(40));
     assert!(!causes(&ladder(57)).contains(&Cause::FlowLimit));
+}
+
+#[test]
+fn a_way_that_is_lost_and_comes_back_is_the_local_network_s() {
+    let way = |back: &str| {
+        let mut run = MadeUp::new(TARGET, true);
+        for flow in run.all_open() {
+            let unsent = |seq: u64| (1000..2000).contains(&seq);
+            let fate = |seq| if unsent(seq) { Fate::Excluded(Excluded::SendFailed) } else { Fate::Received };
+            run.probes(flow, 4000, fate);
+        }
+        let changed = |at_s: f64, old: &str, new: &str| {
+            let what = HostFault::InterfaceChanged { old: old.to_owned(), new: new.to_owned() };
+            Observation::Host(HostEvent { from: run.at(at_s), to: run.at(at_s), what })
+        };
+        let (gone, back) = (changed(20.0, "eth0 a", "none"), changed(40.0, "none", back));
+        let says = "Network is unreachable".to_owned();
+        let failed = HostEvent { from: run.at(20.1), to: run.at(39.9), what: HostFault::SendFailed(says) };
+        run.push(gone).push(back).push(Observation::Host(failed));
+        judged(run)
+    };
+    let analysis = way("eth0 a");
+    let finding = only(&analysis, Cause::LocalNetwork);
+    assert!((finding.parameters.length_s.unwrap() - 20.0).abs() < 1.5, "{finding:#?}");
+    only(&way("wlan0 b"), Cause::InterfaceChanged);
 }

@@ -6,10 +6,10 @@ use probe_protocol::finding::{Evidence, Parameters, Side};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 
-use crate::causes::lives::{Lives, rounded};
+use crate::causes::lives::rounded;
 use crate::causes::{Case, Claim, thresholds};
-use crate::evidence::Blackout;
-use crate::observation::{FlowNo, Outcome};
+use crate::evidence::{Blackout, Pulse};
+use crate::observation::Outcome;
 use crate::summarise::wall_of;
 
 /// Bins of the pulse in a row without an answer before it is looked at.
@@ -17,6 +17,10 @@ const LEAST_BINS: usize = 5;
 /// New flows of datagrams within [`TRIGGER_S`] before a silence that are a burst: half a fan.
 const TRIGGER_FLOWS: usize = 12;
 const TRIGGER_S: f64 = 12.0;
+
+/// A flow that was not heard for longer before a silence began has no part in it: the slowest of a soak probes less often
+/// than each two seconds.
+const HEARD_S: f64 = 3.0;
 
 /// A silence of all datagrams, with its edges as exact as the probes give them.
 pub(in crate::causes) struct Silence {
@@ -34,31 +38,34 @@ impl Silence {
     }
 }
 
-/// The silences of all datagrams that are long enough to be named, without those that a host caused.
+/// The silences of all datagrams that are long enough to be named, without those in which a host did not look. Where it
+/// could not send, it is the gateway that tells whose fault that was.
 pub(in crate::causes) fn silences(case: &Case<'_>) -> Vec<Silence> {
     let pulse = &case.evidence.datagrams;
     pulse
         .blackouts(LEAST_BINS)
         .into_iter()
         .filter(|b| b.to_s - b.from_s >= thresholds::BLACKOUT && b.sent >= thresholds::DEATH_PACKETS)
-        .filter(|b| !case.host_acted(b.from_s, b.to_s))
+        .filter(|b| !case.host_was_away(b.from_s, b.to_s))
         .filter(|b| is_everybody_s(case, b))
         .map(|b| Silence { streams_alive: streams(case, &b), ..sharpened(case, &b) })
         .collect()
 }
 
-/// Somebody who is not dead for good was silent: the flows that died one by one before are no blackout.
+/// Somebody who is not dead for good fell silent with it: flows that died one by one before are no blackout.
 fn is_everybody_s(case: &Case<'_>, blackout: &Blackout) -> bool {
-    let lives = Lives::of(case);
-    let is_dead = |flow: FlowNo| lives.dead.iter().any(|death| death.flow.plan.flow == flow);
     let seconds = |at| case.evidence.seconds(at);
-    case.flows.iter().filter(|(flow, _)| flow.plan.carrier == Carrier::Udp && !is_dead(flow.plan.flow)).any(
-        |(flow, traffic)| {
+    case.flows
+        .iter()
+        .filter(|(flow, _)| flow.plan.carrier == Carrier::Udp && case.lives.died(flow.plan.flow).is_none())
+        .any(|(flow, traffic)| {
             let from = flow.opened.as_ref().is_some_and(|opened| seconds(opened.at) < blackout.from_s + 0.2);
             let still = traffic.life.last.is_some_and(|last| seconds(last.at) > blackout.to_s - 0.2);
-            from && still
-        },
-    )
+            // Until its begin, or again after it.
+            let heard =
+                traffic.life.answered.is_some_and(|mark| seconds(mark.at) > blackout.from_s - HEARD_S);
+            from && still && heard
+        })
 }
 
 /// The pulse's bins are coarse after a night: the longest gaps of the flows are exact.
@@ -100,14 +107,39 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let whole: Vec<&Silence> = silences.iter().filter(|s| s.streams_alive != Some(true)).collect();
     let (local, rest): (Vec<&Silence>, Vec<&Silence>) =
         whole.into_iter().partition(|s| gateway(case, s) == Some(false));
-    let (outages, unknown): (Vec<&Silence>, Vec<&Silence>) =
-        rest.into_iter().partition(|s| gateway(case, s) == Some(true));
+    let (outages, unknown): (Vec<&Silence>, Vec<&Silence>) = rest
+        .into_iter()
+        .filter(|s| !case.host_acted(s.from_s, s.to_s))
+        .partition(|s| gateway(case, s) == Some(true));
+    let unsent = unsent(case, &silences);
+    let local: Vec<&Silence> = local.into_iter().chain(&unsent).collect();
     claims.extend(named(case, &local, Cause::LocalNetwork));
     claims.extend(named(case, &outages, Cause::Outage));
     claims.extend(named(case, &unknown, Cause::Unexplained));
     let boxed: Vec<&Silence> = silences.iter().filter(|s| s.streams_alive == Some(true)).collect();
     claims.extend(penalty(case, &boxed));
     claims
+}
+
+/// Times in which nothing could be sent: the way to the network was gone and came back as it was, or the gateway did not
+/// answer and the system refused.
+fn unsent(case: &Case<'_>, silences: &[Silence]) -> Vec<Silence> {
+    let watches = &case.evidence.watches;
+    let ways = case.lost_ways().into_iter().filter(|way| way.same).map(|way| (way.from_s, way.to_s));
+    let down = watches.gateway.down.iter().filter(|_| watches.gateway.tells());
+    let down = down.map(|(from, to)| (case.evidence.seconds(*from), case.evidence.seconds(*to)));
+    let end = case.evidence.last.map_or(0.0, |last| case.evidence.seconds(last));
+    let mut found: Vec<Silence> = Vec::new();
+    for (from_s, to_s) in ways.chain(down) {
+        let answered = |pulse: &Pulse| pulse.within(from_s + 1.0, to_s - 1.0).received > 0;
+        let known = silences.iter().chain(&found).any(|s| s.from_s < to_s && s.to_s > from_s);
+        let alive = answered(&case.evidence.datagrams) || answered(&case.evidence.streams);
+        if to_s - from_s >= thresholds::BLACKOUT && !known && !alive && !case.host_was_away(from_s, to_s) {
+            let lost = u64::from(case.evidence.datagrams.within(from_s, to_s).lost());
+            found.push(Silence { from_s, to_s, lost, to_the_end: to_s >= end - 1.0, streams_alive: None });
+        }
+    }
+    found
 }
 
 /// Whether the gateway answered during it; none where it was not asked, or does not tell.
