@@ -17,9 +17,10 @@ pub struct Fast(u64);
 impl Fast {
     #[inline]
     fn take(&mut self, word: u64) {
-        // Never zero, so that no word makes the state forget what came before it.
+        // Never zero, so that no word makes the state forget what came before it; the word is added turned, since the bit
+        // that is always set hides its own.
         let product = u128::from(self.0 ^ word | 1 << 63) * u128::from(MULTIPLIER);
-        self.0 = (product as u64 ^ (product >> 64) as u64).wrapping_add(word);
+        self.0 = (product as u64 ^ (product >> 64) as u64).wrapping_add(word.rotate_left(32));
     }
 }
 

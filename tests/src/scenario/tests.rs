@@ -93,8 +93,6 @@ const ELSEWHERE: &[Cause] = &[
     Cause::EgressBlocked,
     Cause::EgressNameNotFound,
     Cause::EgressIntercepted,
-    // The client's own host: it has one link in the lab.
-    Cause::InterfaceChanged,
     // What is said where evidence does not decide.
     Cause::Unexplained,
 ];

@@ -22,8 +22,9 @@ pub use self::traffic::{MarkFate, Marks, Traffic};
 pub use self::watched::{Watched, Watches};
 use crate::events::Ledger;
 use crate::observation::{
-    Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Missed, Moved, Observation,
-    OpeningArrivals, Outcome, PathMtu, Probe, ProxyTried, Purpose, Resolved, RunEnded, RunStarted,
+    Attempt, Ceiling, Fate, FlowNo, Fragment, HostEvent, IdleGap, ListenerRestarted, Missed, Moved,
+    Observation, OpeningArrivals, Outcome, PathMtu, Probe, ProxyTried, Purpose, Resolved, RunEnded,
+    RunStarted,
 };
 
 /// Flows at most; what is said of further ones is counted and dropped.

@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_measured_behind_the_bucket() {
-        let (time, shown) = run(1000.0, 250, bucket(600.0, 50.0));
+        let (time, shown) = run(1000.0, 250, bucket(600.0, 20.0));
         let Shown::Limited(rate) = shown else { panic!("{shown:?}") };
         assert!((rate / 600.0 - 1.0).abs() < 0.1 && time > 0.4, "{rate} {time}");
         // Its twin: a bucket that the step does not empty.

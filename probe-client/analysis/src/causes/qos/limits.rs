@@ -136,6 +136,10 @@ fn flood(case: &Case<'_>, direction: Direction, found: &Measured<'_>, all: &[Str
     let rate = measure::packets_per_second(all, found).map_or(found.packets_per_second, |fit| fit);
     let sent = found.above.first().and_then(|s| s.through(false)).map_or(1.0, |t| t.sent_packets);
     let rate = rate * (1.0 + beside / sent.max(1.0));
+    // No rate was found that explains what got through: something counts, and what it counts is not told.
+    if !(rate >= 1.0) {
+        return vec![undecided(case, direction, found)];
+    }
     let says = format!(
         "of UDP at different bit rates {rate:.0} packets a second got through, and no more, whatever their size"
     );
