@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use tests::kernel::{binaries, in_namespaces, play};
 use tests::scenario::Scenario;
 
-/// So many at once: they wait more than they work.
-const AT_ONCE: usize = 4;
+/// So many at once, of each of the two slices: they wait more than they work.
+const AT_ONCE: usize = 2;
 
 /// Plays scenarios and fails with all that is wrong in any of them.
 fn all_right(test: &str, names: &[&str]) {

@@ -90,8 +90,9 @@ fn a_session_goes_on_when_every_source_port_is_rewritten() {
             // Only what was on its way back when the old port ceased to be.
             let down = dropped_probes(&lab, size, Direction::Down).get(&port(flow)).copied().unwrap_or(0);
             assert_eq!(lost(flow), Lost { up: 0, down, unknown: 0 }, "{name}\n{}", checked.story());
-            // Those of the short check are there before the move and after it; trials come and go.
-            if !name.contains('#') && !name.contains("/port/") {
+            // Those of the short check are there before the move and after it; trials come and go, and what measures delay
+            // under load comes after it.
+            if !name.contains('#') && !name.contains("/port/") && !name.starts_with("under-load/") {
                 assert!(flow["sent"].as_u64() > Some(300), "{name}\n{}", checked.story());
                 through += 1;
             }
