@@ -22,6 +22,7 @@ pub struct Row {
 
 /// What sends.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a test has few of them")]
 pub enum Sender {
     /// TCP with SACK, acknowledged every second segment.
     Tcp(Tcp),

@@ -65,7 +65,7 @@ fn of(case: &Case<'_>, direction: Direction) -> Vec<Claim> {
         if let Some(claim) = throttled::in_a_check(case, direction, &found, &few, &fresh) {
             return vec![claim];
         }
-        return limit(case, direction, found.with_burst_of(&many));
+        return limit(case, direction, &found.with_burst_of(&many));
     }
     // A limit of packets a second that large packets never reach.
     if small < large
@@ -73,7 +73,7 @@ fn of(case: &Case<'_>, direction: Direction) -> Vec<Claim> {
     {
         let passes =
             |s: &&Stretch| s.through(true).is_some_and(|t| t.loss() < CROSSED.1 && t.sent > 1.1 * found.rate);
-        if found.kind == Kind::Policer && few.iter().any(|s| passes(s)) {
+        if found.kind == Kind::Policer && few.iter().any(passes) {
             return flood(case, direction, &found, &all);
         }
     }
@@ -137,7 +137,7 @@ fn flood(case: &Case<'_>, direction: Direction, found: &Measured<'_>, all: &[Str
     let sent = found.above.first().and_then(|s| s.through(false)).map_or(1.0, |t| t.sent_packets);
     let rate = rate * (1.0 + beside / sent.max(1.0));
     // No rate was found that explains what got through: something counts, and what it counts is not told.
-    if !(rate >= 1.0) {
+    if rate.is_nan() || rate < 1.0 {
         return vec![undecided(case, direction, found)];
     }
     let says = format!(
@@ -173,7 +173,7 @@ fn is_the_receiver_s(case: &Case<'_>, direction: Direction, found: &Measured<'_>
         && full.into_iter().any(|e| overlaps(case.evidence.seconds(e.from), case.evidence.seconds(e.to)))
 }
 
-fn limit(case: &Case<'_>, direction: Direction, found: Measured<'_>) -> Vec<Claim> {
+fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Claim> {
     let near = |size| {
         steps::ceiling(case, direction, Carrier::Udp, size)
             .is_some_and(|c| c < NEAR_CEILING * found.rate * 8.0)
@@ -181,7 +181,7 @@ fn limit(case: &Case<'_>, direction: Direction, found: Measured<'_>) -> Vec<Clai
     if found.above.iter().all(|s| near(s.size)) {
         return Vec::new();
     }
-    if is_the_receiver_s(case, direction, &found) {
+    if is_the_receiver_s(case, direction, found) {
         return Vec::new();
     }
     let is_shaper = found.kind == Kind::Shaper;
@@ -246,7 +246,7 @@ fn limit(case: &Case<'_>, direction: Direction, found: Measured<'_>) -> Vec<Clai
     }
     let mut claims = vec![limited];
     if is_shaper && found.added >= BLOAT && meets {
-        claims.push(bloat(case, direction, &found));
+        claims.push(bloat(case, direction, found));
     }
     claims
 }

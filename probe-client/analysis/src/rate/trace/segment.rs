@@ -349,10 +349,8 @@ fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest 
         let is_lost = sample.delay.is_none();
         out.lost += u64::from(is_lost);
         out.periods += u64::from(is_lost && !was_lost);
-        if is_lost {
-            if let Some(from) = since.replace(out.sent) {
-                out.gaps.note((out.sent - from) as f64);
-            }
+        if is_lost && let Some(from) = since.replace(out.sent) {
+            out.gaps.note((out.sent - from) as f64);
         }
         was_lost = is_lost;
         let this = (sample.at / width).floor() as i64;
