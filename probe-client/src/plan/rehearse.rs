@@ -63,6 +63,8 @@ const QUIET: Duration = Duration::from_secs(8);
 const SHORT_QUIET: Duration = Duration::from_secs(4);
 /// A transfer is told in slices.
 const SLICE: Duration = Duration::from_secs(10);
+/// When it is slowed, a fresh flow tries the same for so long.
+const FRESH: Duration = Duration::from_secs(4);
 const BIN: Duration = Duration::from_millis(100);
 /// Time for the last counts.
 const AFTER: Duration = Duration::from_secs(6);
@@ -113,6 +115,7 @@ impl Plan {
             bin: BIN,
             stops_early: false,
             slice: Some(SLICE),
+            fresh: Some(FRESH),
             stair: 0,
             adapts: None,
         };
