@@ -6,6 +6,7 @@
 //! ([`Engine::move_loads_outside`]).
 
 mod adapt;
+mod ceilings;
 mod fresh;
 mod watch;
 
@@ -22,6 +23,7 @@ use probe_protocol::wire::hello::Carrier;
 use probe_protocol::wire::{HANDSHAKE_LEN, Header};
 
 use self::adapt::Draining;
+use self::ceilings::Ceilings;
 use self::fresh::Fresh;
 use self::watch::{Limit, Watch};
 use super::flow::Flow;
@@ -65,9 +67,12 @@ pub(super) struct LoadRun {
     parts: Vec<Part>,
     counting: VecDeque<Counting>,
     fresh: Fresh,
+    ceilings: Ceilings,
     ended_early: BTreeMap<u16, u8>,
     /// What the steps have shown of each direction, up first.
     limits: [Option<Limit>; 2],
+    /// A direction's stair was climbed a second time, since its limit was none.
+    climbed_again: [bool; 2],
     watch: Option<Watch>,
     draining: Option<Draining>,
     outside: bool,
@@ -166,8 +171,10 @@ impl LoadRun {
             parts: Vec::new(),
             counting: VecDeque::new(),
             fresh: Fresh::default(),
+            ceilings: Ceilings::default(),
             ended_early: BTreeMap::new(),
             limits: [None; 2],
+            climbed_again: [false; 2],
             watch: None,
             draining: None,
             outside: false,
@@ -399,6 +406,7 @@ impl Engine {
             return;
         };
         let wanted = counting.bins.clone();
+        load.ceilings.listener = load.ceilings.listener.or(reply.ceiling);
         counting
             .remote
             .extend(reply.bins.iter().filter(|b| wanted.contains(&b.index)).map(|b| (b.index, *b)));
@@ -531,6 +539,9 @@ impl Engine {
             asked.push(flow);
             if counting.done {
                 if let Some(told) = tell(&counting, load.transfers.get(&flow)) {
+                    if told.carrier == Carrier::Udp {
+                        self.tell_ceilings(now, load, told.size);
+                    }
                     self.fresh_wanted(now, load, &counting.step, &told);
                     self.observe(Observation::Load(told));
                 }
