@@ -2,13 +2,15 @@
 //! from a slow path.
 //!
 //! Where a slice of a step that asks for it ([`LoadStep::fresh`]) arrives with a fifth of it missing, a flow with a new
-//! source port sends the same for a few seconds, while the old one goes on. It is told as a load of its own.
+//! source port sends the same for a few seconds, while the old one goes on, and then TCP does. Each is told as a load of its
+//! own.
 
 use std::time::Duration;
 
 use probe_analysis::observation::{FlowNo, Load, LoadExperiment, Purpose};
 use probe_protocol::bulk::Order;
 use probe_protocol::time::Timestamp;
+use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::Carrier;
 
 use super::{BEGIN_WITHIN, Counting, LoadRun, Part, SLICE_DRAIN, lock};
@@ -84,32 +86,45 @@ impl Engine {
         let Some(old) = self.flow(told.flow) else { return };
         let Some(spec) = step.parts.iter().find(|p| p.flow == old.spec.name).cloned() else { return };
         load.fresh.made += 1;
+        load.fresh.last = Some(now);
+        let step = LoadStep {
+            experiment: LoadExperiment::Fresh,
+            parts: vec![spec.clone()],
+            length,
+            stops_early: false,
+            slice: None,
+            fresh: None,
+            ..step.clone()
+        };
+        let flow = FlowSpec { name: format!("fresh/{}#{}", spec.flow, load.fresh.made), ..old.spec.clone() };
+        load.fresh.now = self.trial(now, step, spec, flow);
+    }
+
+    fn trial(&mut self, now: Timestamp, step: LoadStep, spec: LoadPart, like: FlowSpec) -> Option<Trial> {
         let flow = FlowSpec {
-            name: format!("fresh/{}#{}", spec.flow, load.fresh.made),
             start: Start::Turn,
-            life: Life::For(OPENS_WITHIN + length + Duration::from_secs(20)),
+            life: Life::For(OPENS_WITHIN + step.length + Duration::from_secs(20)),
             death: AfterDeath::Nothing,
-            ..old.spec.clone()
+            ..like
         };
         let carrier = flow.carrier;
-        let Some(no) = self.spawn(now, flow) else { return };
-        load.fresh.last = Some(now);
-        load.fresh.now = Some(Trial {
-            step: LoadStep {
-                experiment: LoadExperiment::Fresh,
-                parts: vec![spec.clone()],
-                length,
-                stops_early: false,
-                slice: None,
-                fresh: None,
-                ..step.clone()
-            },
-            spec,
-            flow: no,
-            carrier,
-            part: None,
-            stage: Stage::Opens(now + OPENS_WITHIN),
-        });
+        let flow = self.spawn(now, flow)?;
+        Some(Trial { step, spec, flow, carrier, part: None, stage: Stage::Opens(now + OPENS_WITHIN) })
+    }
+
+    /// After the fresh flow the same over TCP: what is slow for UDP alone is told apart from a slow path.
+    fn over_tcp(&mut self, now: Timestamp, trial: Trial) -> Option<Trial> {
+        if trial.carrier != Carrier::Udp {
+            return None;
+        }
+        let udp = self.flow(trial.flow)?.spec.clone();
+        let flow = FlowSpec {
+            name: format!("{}/tcp", udp.name),
+            carrier: Carrier::Tcp,
+            dress: Dress::Random,
+            ..udp
+        };
+        self.trial(now, trial.step, trial.spec, flow)
     }
 
     /// Does what is due for the fresh flow.
@@ -118,7 +133,12 @@ impl Engine {
         let goes_on = match trial.stage {
             Stage::Opens(until) => self.ask_for_fresh(now, load, &mut trial) || now < until,
             Stage::Asked(until) => self.begin_fresh(now, load, &mut trial) || now < until,
-            Stage::Running(until) => now < until || self.end_fresh(now, load, &trial),
+            Stage::Running(until) if now < until => true,
+            Stage::Running(_) => {
+                self.end_fresh(now, load, &trial);
+                load.fresh.now = self.over_tcp(now, trial);
+                return;
+            }
         };
         if goes_on {
             load.fresh.now = Some(trial);
@@ -173,9 +193,9 @@ impl Engine {
         true
     }
 
-    /// Has its counts put together. It is over: always false.
-    fn end_fresh(&mut self, now: Timestamp, load: &mut LoadRun, trial: &Trial) -> bool {
-        let Some(part) = trial.part.clone() else { return false };
+    /// Has its counts put together.
+    fn end_fresh(&mut self, now: Timestamp, load: &mut LoadRun, trial: &Trial) {
+        let Some(part) = trial.part.clone() else { return };
         if part.order.up
             && let Some(transfer) = load.transfers.get(&part.flow)
         {
@@ -185,6 +205,5 @@ impl Engine {
         let number = load.told;
         load.told += 1;
         load.counting.push_back(Counting::ended(trial.step.clone(), number, part, beside, now, SLICE_DRAIN));
-        false
     }
 }
