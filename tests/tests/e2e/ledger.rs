@@ -96,7 +96,8 @@ fn a_session_goes_on_when_every_source_port_is_rewritten() {
         let mut through = 0;
         for (name, flow, size) in steady(&checked) {
             // Only what was on its way back when the old port ceased to be.
-            let down = dropped_probes(&lab, name, size, Direction::Down).get(&port(flow)).copied().unwrap_or(0);
+            let down =
+                dropped_probes(&lab, name, size, Direction::Down).get(&port(flow)).copied().unwrap_or(0);
             assert_eq!(lost(flow), Lost { up: 0, down, unknown: 0 }, "{name}\n{}", checked.story());
             // Those of the short check are there before the move and after it; trials come and go, and what measures delay
             // under load comes after it.

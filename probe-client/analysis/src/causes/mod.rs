@@ -303,9 +303,8 @@ impl<'e> Case<'e> {
     }
 
     fn host_did(&self, from_s: f64, to_s: f64, spoils: impl Fn(&HostFault) -> bool) -> bool {
-        let overlaps = |start, end| {
-            self.evidence.seconds(start) < to_s && self.evidence.seconds(end) > from_s
-        };
+        let overlaps =
+            |start, end| self.evidence.seconds(start) < to_s && self.evidence.seconds(end) > from_s;
         self.evidence.restarts.iter().any(|r| overlaps(r.last_seen, r.at))
             || self.evidence.host.iter().any(|event| spoils(&event.what) && overlaps(event.from, event.to))
     }
