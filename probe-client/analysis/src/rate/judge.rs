@@ -34,7 +34,7 @@ pub mod thresholds {
     /// Coupling at the top of a bucket, from which a queue follows on its burst.
     pub const COUPLED_TOP: f64 = 0.5;
     /// Width of the interval of a queue's rate, as a ratio: what others share has no rate of its own.
-    pub const SHARP_QUEUE: f64 = 0.06;
+    pub const SHARP_QUEUE: f64 = 0.025;
     /// See [`COUPLED`].
     pub const UNCOUPLED: f64 = 0.35;
     /// A policer beside a line of one's own has at most this share of its rate: else they are the same thing.
