@@ -26,7 +26,7 @@ const RATE: u64 = 1_000_000_000_000;
 const EMPTY: u32 = 4;
 
 /// The ceiling of this process; none where the system has no loopback to measure on.
-pub fn measured() -> Option<Ceiling> {
+pub(crate) fn measured() -> Option<Ceiling> {
     static CEILING: OnceLock<Option<Ceiling>> = OnceLock::new();
     *CEILING.get_or_init(|| {
         let mut found = Ceiling::default();
@@ -83,9 +83,9 @@ fn measure(size: u16) -> io::Result<(u32, u32)> {
         }
         let (mut arrived, mut empty) = (0, 0);
         while arrived < left && empty < EMPTY {
-            let n = to.recv(&mut batch)?;
-            empty += u32::from(n == 0);
-            for i in 0..n {
+            to.recv(&mut batch)?;
+            empty += u32::from(batch.is_empty());
+            for i in 0..batch.len() {
                 for bytes in batch.segments(i) {
                     arrived += u64::from(receiver.handle(bytes, between).is_ok());
                 }
