@@ -54,9 +54,6 @@ pub struct Fit {
     pub visits: usize,
     /// Length of the largest packet, in the unit.
     pub grain: f64,
-    /// The bucket filled up again after the first drop, and was emptied again: its depth does not hang on what it held
-    /// when the series began.
-    pub is_refilled: bool,
     /// The bucket was seen full; else the series begins with an empty one that never fills again, and the depth is only
     /// known to be no less than what was seen.
     pub is_depth_known: bool,
@@ -374,18 +371,14 @@ fn describe(fills: &Fills<'_>, best: &Try, interval: (f64, f64), drops: usize) -
     let near = best.level - 1.5 * grain;
     let over = best.level + 1.5 * grain;
     let (mut at_level, mut above, mut visits, mut is_away) = (0usize, 0usize, 0usize, true);
-    let (mut has_dropped, mut is_full, mut is_refilled) = (false, false, false);
     let (mut highest_pass, mut lowest_drop): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
     for (level, packet) in fills.levels.iter().zip(fills.series) {
         if *level < best.level * 0.75 {
             is_away = true;
         }
-        is_full |= has_dropped && *level <= fills.unit.of(packet);
         if packet.is_lost() {
             lowest_drop.push(*level);
-            has_dropped = true;
             if *level >= near {
-                is_refilled |= is_full;
                 at_level += 1;
                 visits += usize::from(std::mem::take(&mut is_away));
             }
@@ -412,7 +405,6 @@ fn describe(fills: &Fills<'_>, best: &Try, interval: (f64, f64), drops: usize) -
         drops,
         visits,
         grain,
-        is_refilled,
         is_depth_known,
     }
 }

@@ -33,8 +33,6 @@ pub mod thresholds {
     pub const COUPLED: f64 = 0.7;
     /// Coupling at the top of a bucket, from which a queue follows on its burst.
     pub const COUPLED_TOP: f64 = 0.5;
-    /// Width of the interval of a queue's rate, as a ratio: what others share has no rate of its own.
-    pub const SHARP_QUEUE: f64 = 0.025;
     /// See [`COUPLED`].
     pub const UNCOUPLED: f64 = 0.35;
     /// A policer beside a line of one's own has at most this share of its rate: else they are the same thing.
@@ -191,7 +189,6 @@ fn is_sharp(fit: &bucket::Fit) -> bool {
 /// Whether a queue explains the delays.
 pub fn is_queue(fit: &queue::Fit) -> bool {
     fit.explained >= thresholds::QUEUED
-        && (fit.rate.high - fit.rate.low) / fit.rate.value < thresholds::SHARP_QUEUE
 }
 
 fn limit(series: &[Packet], found: &Judgement) -> Option<Limit> {

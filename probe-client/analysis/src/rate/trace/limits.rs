@@ -131,8 +131,8 @@ fn limit(direction: Option<Direction>, group: &Group<'_>, names: Names<'_>) -> O
         test: None,
         p: None,
     };
-    // The burst is what the part that saw most of it says: a part that begins in the middle of a load sees less.
-    let knows = |v: &Verdict, fit: &bucket::Fit| fit.is_depth_known && (v.is_first || fit.is_refilled);
+    // The burst is known where the series begins with a bucket that was idle: in the middle of a load none is full.
+    let knows = |v: &Verdict, fit: &bucket::Fit| fit.is_depth_known && v.is_first;
     let burst = group
         .parts
         .iter()

@@ -15,6 +15,8 @@ const HALVINGS: u32 = 3;
 const BLOCKS: f64 = 40.0;
 /// Drops that are worth a look of their own: as many as two buckets are fitted from.
 const MANY_DROPS: u64 = 2 * crate::rate::bucket::MIN_DROPS as u64;
+/// Width of the interval of a queue's rate, as a ratio.
+const SHARP_QUEUE: f64 = 0.025;
 /// Fewest packets of a part.
 const MIN_PART: usize = 400;
 
@@ -190,7 +192,7 @@ fn series(samples: &[Sample], class: Class) -> Vec<Packet> {
 }
 
 fn verdict(samples: &[Sample], is_first: bool) -> Verdict {
-    let all = judge::judge(&series(samples, Class::All));
+    let all = judged(&series(samples, Class::All));
     let (limited, is_first) = match limited(samples, &all) {
         Some(found) if accounts_for_losses(&found) || all.lost == 0 => (Some(found), is_first),
         other => trimmed(samples).map_or((other, is_first), |found| (Some(found), false)),
@@ -206,6 +208,17 @@ fn verdict(samples: &[Sample], is_first: bool) -> Verdict {
     }
 }
 
+/// Judges a series. What others share has no rate of its own: a queue whose rate is not known sharply is nobody's limit.
+fn judged(series: &[Packet]) -> Judgement {
+    let mut found = judge::judge(series);
+    if let Some(Limit::Shaper { fit, .. }) = &found.limit
+        && (fit.rate.high - fit.rate.low) / fit.rate.value >= SHARP_QUEUE
+    {
+        found.limit = None;
+    }
+    found
+}
+
 /// A limit that holds from the first loss to the last one alone.
 fn trimmed(samples: &[Sample]) -> Option<Limited> {
     let from = samples.iter().position(|s| s.delay.is_none())?;
@@ -214,7 +227,7 @@ fn trimmed(samples: &[Sample]) -> Option<Limited> {
     if inner.len() < MIN_PACKETS || inner.len() * 10 > samples.len() * 9 {
         return None;
     }
-    let all = judge::judge(&series(inner, Class::All));
+    let all = judged(&series(inner, Class::All));
     limited(inner, &all).filter(|l| matches!(l.limit, Limit::Policer { .. } | Limit::Packets { .. }))
 }
 
@@ -265,7 +278,7 @@ fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
         if series.len() < MIN_PACKETS {
             continue;
         }
-        let found = judge::judge(&series);
+        let found = judged(&series);
         let Some(limit) = found.limit else { continue };
         // A wider class is preferred where it explains about as much, and of the same.
         let is_better = |(_, _, b): &(Class, Judgement, Limit)| {
@@ -371,7 +384,7 @@ fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest 
     } else {
         let packet = |s: &&Sample| Packet { at: s.at, bytes: s.bytes, delay: s.delay };
         let packets: Vec<Packet> = kept.iter().map(packet).collect();
-        own = judge::judge(&packets);
+        own = judged(&packets);
         // Those that the limit does not bind may fill a line of their own.
         if let (Some(Limit::Shaper { fit, .. }), Some(delays)) = (&own.limit, &own.delays) {
             let mut full = queue::overflowed(&packets, delays, fit).into_iter();
@@ -380,8 +393,12 @@ fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest 
         }
         &own
     };
+    // Drops at one fill of a queue are the queue's, whatever ranks say.
+    let of_queue = |fit: &queue::Fit| fit.drops_at_limit >= 0.5;
+    let is_own = kept.len() < samples.len()
+        && matches!(&judgement.limit, Some(Limit::Shaper { fit, .. }) if of_queue(fit));
     out.queue_before_loss = judgement.is_queue_before_loss();
-    out.flat = judgement.is_flat_before_loss();
+    out.flat = judgement.is_flat_before_loss() && !is_own;
     out
 }
 
