@@ -7,7 +7,7 @@ Four network namespaces of its own: a sender, a box that only delays (below, in 
 nftables and tc, a receiver. iperf3 and nuttcp send, tcpdump writes down what leaves the sender and what reaches the
 receiver, and both captures of one clock become one CSV. Lengths are those of IP packets.
 
-What each trace must be judged to be stands in `tests/tests/real_traces.rs`, which reads the small ones beside this file.
+What each trace must be judged to be stands in `probe-client/analysis/tests/real.rs`, which reads the small ones beside this file.
 
 Needs root, ip, nft, tc, ethtool, tcpdump, iperf3, nuttcp. No packet leaves the namespaces.
 """
