@@ -16,6 +16,9 @@ use crate::observation::Purpose;
 use crate::stats::hypothesis::{binomial_at_least, sign_flip};
 use crate::stats::timeline::{Counts, Timeline};
 
+/// What waited for a busy host comes at once when it goes on, and may find no room: for so long afterwards, seconds.
+const AFTERMATH_S: f64 = 0.5;
+
 /// What the flows of datagrams lost together, outside of silences and deaths. A silence is no loss of the path, and what
 /// one flow alone loses is its own.
 struct Losses {
@@ -80,8 +83,10 @@ impl Losses {
             let died = case.lives.died(flow.plan.flow);
             for (at, counts) in while_it_lived(traffic) {
                 let (from, to) = (case.evidence.seconds(at), case.evidence.seconds(at + length));
-                // Everybody's silence is an event as well: flows of few packets do not show it by themselves.
-                if died.is_some_and(|died| to > died) || case.was_silent(from, to) {
+                // Everybody's silence is an event as well: flows of few packets do not show it by themselves. A host that
+                // was busy may have lost its packets itself, those too that came at once when it went on.
+                let spoiled = case.was_silent(from, to) || case.host_spoiled(from - AFTERMATH_S, to);
+                if died.is_some_and(|died| to > died) || spoiled {
                     continue;
                 }
                 timeline.add(at, &counts);

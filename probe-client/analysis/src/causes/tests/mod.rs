@@ -486,6 +486,25 @@ fn what_an_overflow_spoils_is_not_the_path_s() {
 }
 
 #[test]
+fn what_is_lost_while_a_host_is_busy_is_nobodys_and_the_rest_is_the_paths() {
+    // A probe of each flow every 20 ms; the host is busy from the second second to the fourth.
+    let busy = |lost: fn(u64) -> bool| {
+        let mut run = MadeUp::new(TARGET, true);
+        let [tcp, tls, udp, ascii, quic] = run.all_open();
+        for flow in [tcp, tls, quic] {
+            run.probes(flow, 500, |_| Fate::Received);
+        }
+        let fate = |n| if lost(n) { Fate::LostUp } else { Fate::Received };
+        run.probes(udp, 500, fate).probes(ascii, 500, |n| fate(n + 1));
+        let (from, to) = (run.at(2.0), run.at(4.0));
+        run.push(Observation::Host(HostEvent { from, to, what: HostFault::Stalled }));
+        causes(&judged(run))
+    };
+    assert_eq!(busy(|n| (100..200).contains(&n) && n % 4 == 0), [Cause::HostStalled]);
+    assert_eq!(busy(|n| n % 20 == 3), [Cause::OneWayLoss, Cause::HostStalled]);
+}
+
+#[test]
 fn altered_records_need_a_constant_place() {
     let altered = |offsets: &[u32]| {
         let mut run = MadeUp::new(TARGET, true);
