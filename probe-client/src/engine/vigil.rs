@@ -215,7 +215,7 @@ impl Engine {
         let followed = flow.silent.and_then(|silent| silent.followed);
         match followed {
             None if count >= limit && first.is_some_and(|first| self.others_heard(no, first)) => {
-                let follows = line.is_some_and(|place| self.follow(now, place));
+                let follows = line.is_some_and(|place| self.follow(now, place, no));
                 if let Some(silent) = self.flows.get_mut(&no).and_then(|flow| flow.silent.as_mut()) {
                     silent.followed = follows.then_some(now);
                 }

@@ -31,7 +31,7 @@ pub fn analyse(evidence: &Evidence) -> Analysis {
         path: path::path(&case),
         flows: flows::flows(&case),
         groups: groups::summaries(&case),
-        events: events::events(&case),
+        events: events::events(&case, &findings),
         transfers: transfer::transfers(&case),
         under_load: transfer::loaded_delays(&case),
         path_mtu: facts::path_mtu(evidence),
