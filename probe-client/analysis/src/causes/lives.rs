@@ -92,8 +92,22 @@ impl<'c> Lives<'c> {
 
 /// Whether others got datagrams through while a flow was silent: not one by chance, and not before the silence only.
 fn is_witnessed(case: &Case<'_>, died_s: f64, last_s: f64) -> bool {
-    let meanwhile = case.evidence.datagrams.within(died_s + WITNESS_AFTER_S, last_s);
-    u64::from(meanwhile.received) >= thresholds::WITNESSES
+    let from_s = died_s + WITNESS_AFTER_S;
+    let meanwhile = u64::from(case.evidence.datagrams.within(from_s, last_s).received);
+    meanwhile + answered_under_load(case, from_s, last_s) >= thresholds::WITNESSES
+}
+
+/// Datagrams that were answered beside a load: the pulse holds but what is sent at a steady rate.
+fn answered_under_load(case: &Case<'_>, from_s: f64, to_s: f64) -> u64 {
+    let loaded =
+        |flow: &FlowEvidence| flow.plan.carrier == Carrier::Udp && flow.plan.purpose == Purpose::Loaded;
+    let within = |traffic: &Traffic| -> u64 {
+        let length = traffic.timeline.block_length();
+        let inside =
+            |at: Timestamp| case.evidence.seconds(at) >= from_s && case.evidence.seconds(at + length) <= to_s;
+        traffic.timeline.blocks().filter(|(at, _)| inside(*at)).map(|(_, counts)| counts.received).sum()
+    };
+    case.flows.iter().filter(|(flow, _)| loaded(flow)).map(|(_, traffic)| within(traffic)).sum()
 }
 
 /// What was answered so shortly after a flow's last answer may have been sent by all before the path fell silent.

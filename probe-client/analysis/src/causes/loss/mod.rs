@@ -102,7 +102,10 @@ impl Losses {
             counts.add(block);
             up_blocks += usize::from(block.lost_up > 0);
             down_blocks += usize::from(block.lost_down > 0);
-            differences.push(block.lost_up as i64 - block.lost_down as i64);
+            // Of what was sent down as many may be lost as of what was sent up: a packet that was lost on the way up has
+            // no reply to lose.
+            let answered = block.received + block.lost_down;
+            differences.push((block.lost_up * answered) as i64 - (block.lost_down * block.sent) as i64);
             window = Some((window.map_or(at, |(from, _)| from), at + timeline.block_length()));
         }
         let (from, to) = window?;
@@ -118,12 +121,13 @@ impl Losses {
 
     /// The direction that loses clearly more, where one is lossy and chance is ruled out.
     fn one_sided(&self) -> Option<Direction> {
-        let (direction, worse) = if self.up.ratio() > self.down.ratio() {
-            (Direction::Up, &self.up)
+        let (direction, worse, better) = if self.up.ratio() > self.down.ratio() {
+            (Direction::Up, &self.up, &self.down)
         } else {
-            (Direction::Down, &self.down)
+            (Direction::Down, &self.down, &self.up)
         };
-        (worse.is_lossy() && self.symmetric < thresholds::WRONG_SIDE).then_some(direction)
+        let clearly = worse.ratio() >= thresholds::CLEARLY_MORE * better.ratio();
+        (worse.is_lossy() && clearly && self.symmetric < thresholds::WRONG_SIDE).then_some(direction)
     }
 }
 

@@ -463,6 +463,23 @@ fn big_packets_that_vanish() {
 }
 
 #[test]
+fn loss_that_is_alike_both_ways_is_not_called_one_sided_however_much_it_is() {
+    // Of seven packets one is lost on the way up, and of those that arrive one of seven on the way down.
+    let alike = |n: u64| match (n * 7919) % 49 {
+        0..7 => Fate::LostUp,
+        7..13 => Fate::LostDown,
+        _ => Fate::Received,
+    };
+    only(&with_losses(alike), Cause::LossyPath);
+    let twice = |n: u64| match (n * 7919) % 49 {
+        0..12 => Fate::LostUp,
+        12..17 => Fate::LostDown,
+        _ => Fate::Received,
+    };
+    assert_eq!(only(&with_losses(twice), Cause::OneWayLoss).direction, Some(Direction::Up));
+}
+
+#[test]
 fn what_the_hosts_did() {
     let run = MadeUp::new(TARGET, true);
     let host =
