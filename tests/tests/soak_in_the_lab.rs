@@ -96,6 +96,7 @@ fn way(direction: Direction) -> usize {
 /// A UDP flow as the recording has it.
 #[derive(Debug, Default)]
 struct Told {
+    /// Of its probes' datagrams, bytes.
     size: usize,
     port: Option<u16>,
     sent: u64,
@@ -108,8 +109,7 @@ fn told(file: &Path) -> BTreeMap<FlowNo, Told> {
     for observation in Recording::open(file).unwrap().observations() {
         match observation.unwrap() {
             Observation::FlowPlanned(o) if o.carrier == Carrier::Udp => {
-                let size = o.dress.record_len(usize::from(o.size));
-                flows.insert(o.flow, Told { size, ..Told::default() });
+                flows.insert(o.flow, Told::default());
             }
             Observation::FlowOpened(o) => {
                 if let Some(flow) = flows.get_mut(&o.flow) {
@@ -118,7 +118,6 @@ fn told(file: &Path) -> BTreeMap<FlowNo, Told> {
             }
             Observation::Probe(o) => {
                 let Some(flow) = flows.get_mut(&o.flow) else { continue };
-                assert!(usize::from(o.size) <= flow.size);
                 flow.size = usize::from(o.size);
                 flow.sent += 1;
                 match o.fate {
