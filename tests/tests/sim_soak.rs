@@ -1,5 +1,10 @@
 //! Soaks over the simulated network: long-lived flows through everything that a night brings.
-#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 #![allow(clippy::print_stdout, reason = "the simulation's speed is for people to see")]
 
 mod sim_common;

@@ -1,7 +1,7 @@
 //! The view of a running soak with the real programs on a real pseudo-terminal (`script` makes it): keys, a resize, both
 //! Ctrl-Cs, and a terminal that is as it was afterwards, whatever ended the run.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "this is all test code")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is all test code")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
