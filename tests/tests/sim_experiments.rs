@@ -190,7 +190,6 @@ fn rebound(flow: FlowSpec, topology: &Topology, seed: u64) -> Setup {
 }
 
 #[test]
-#[ignore = "open: behind a rebinding NAT the simulation loses fragments on their way up, the kernel lab does not"]
 fn a_moved_flow_proves_its_address_and_gets_its_longer_replies_again() {
     let to = setup::target(&topology());
     // Whole datagrams alone come back: a reply that was held short would count as one that arrived.
