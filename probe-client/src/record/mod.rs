@@ -42,7 +42,7 @@ mod seconds;
 mod segment;
 mod store;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -462,14 +462,14 @@ impl Past {
 struct Held {
     /// SQLite's own locks are of another kind, except where systems do not tell them apart.
     #[cfg(target_os = "linux")]
-    _file: File,
+    _file: fs::File,
 }
 
 impl Held {
     fn take(path: &Path) -> Result<Self, FileError> {
         #[cfg(target_os = "linux")]
         {
-            let file = File::open(path).map_err(|error| FileError::io(path, error))?;
+            let file = fs::File::open(path).map_err(|error| FileError::io(path, error))?;
             match file.try_lock() {
                 Ok(()) => Ok(Self { _file: file }),
                 Err(fs::TryLockError::WouldBlock) => Err(FileError::Busy(path.to_owned())),

@@ -388,7 +388,7 @@ fn what_is_no_file_of_ours_is_named_and_left_as_it_is() {
 fn a_file_that_is_there_is_not_overwritten_unless_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("there.probe");
-    let mut file = File::create(&path).unwrap();
+    let mut file = fs::File::create(&path).unwrap();
     file.write_all(b"a letter").unwrap();
     let again = |existing, need| {
         Recorder::create(&path, &about(Resolution::Microsecond), clocks(), need, existing).map(|_| ())

@@ -27,7 +27,8 @@ pub enum BuildError {
     Build(String),
 }
 
-/// Builds `probe-server` and `probe-client` in the profile of the calling program, once per process.
+/// Builds `probe-server` and `probe-client` in the profile of the calling program, once per process, where they are not or
+/// are older than what they are made of.
 pub fn binaries() -> Result<&'static Binaries, BuildError> {
     static BUILT: OnceLock<Result<Binaries, BuildError>> = OnceLock::new();
     BUILT.get_or_init(build).as_ref().map_err(Clone::clone)
@@ -51,8 +52,30 @@ fn folder() -> Result<PathBuf, BuildError> {
     folder.map(Path::to_path_buf).ok_or(BuildError::Place)
 }
 
+/// Whether a program is there and no older than any source of its own that cargo wrote down beside it. Cargo itself, asked
+/// for these two programs alone, would build what they need with other features than a whole workspace has.
+fn is_current(program: &Path) -> bool {
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified()).ok();
+    let (Some(built), Ok(made_of)) = (changed(program), std::fs::read_to_string(program.with_extension("d")))
+    else {
+        return false;
+    };
+    // As make has it: the program, a colon, and what it is made of; blanks in names stand behind a backslash.
+    let Some((_, sources)) = made_of.lines().next().and_then(|line| line.split_once(": ")) else {
+        return false;
+    };
+    let names = sources.replace("\\ ", "\0");
+    let mut names =
+        names.split(' ').filter(|name| !name.is_empty()).map(|name| name.replace('\0', " ")).peekable();
+    names.peek().is_some() && names.all(|name| changed(Path::new(&name)).is_some_and(|at| at <= built))
+}
+
 fn build() -> Result<Binaries, BuildError> {
     let folder = folder()?;
+    let there = Binaries::unbuilt()?;
+    if is_current(&there.server) && is_current(&there.client) {
+        return Ok(there);
+    }
     let target = folder.parent().ok_or(BuildError::Place)?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or(BuildError::Place)?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -49,8 +49,9 @@ pub fn contradictions(scenario: &Scenario, report: &Report, lines: &[Line]) -> V
     }
     let mut ports: BTreeMap<u16, (&Flow, Dropped)> = BTreeMap::new();
     // A load's blocks are counted by themselves.
-    // Of a datagram in pieces only the first has a port to be known by.
-    let whole = |flow: &Flow| usize::from(flow.size_bytes) + HEADERS_V4 <= usize::from(LINK_MTU);
+    // Of a datagram in pieces only the first has a port to be known by; the flow of fragments sends small ones beside them.
+    let fits = |flow: &Flow| usize::from(flow.size_bytes) + HEADERS_V4 <= usize::from(LINK_MTU);
+    let whole = |flow: &Flow| fits(flow) && flow.id != "udp/fragments";
     let probed = |flow: &&Flow| flow.transport == "udp" && !flow.id.starts_with("load/") && whole(flow);
     for flow in report.flows.iter().filter(probed) {
         if let Some(source) = flow.source.as_ref().and_then(|s| s.parse::<SocketAddr>().ok()) {

@@ -22,12 +22,18 @@ fn lost(flow: &serde_json::Value) -> Lost {
     serde_json::from_value(flow["lost"].clone()).unwrap()
 }
 
-/// Packets of the size of probes that were dropped on one way, by the client's port.
-fn dropped_probes(lab: &Lab, size: usize, way: Direction) -> BTreeMap<u16, u64> {
+/// A QUIC packet's first byte has this bit where its header is a long one (RFC 9000, section 17.2).
+const LONG_HEADER: u8 = 0x80;
+
+/// Packets of the size of a flow's probes that were dropped on one way, by the client's port. What opens a flow that is
+/// shaped like QUIC is a long-header packet that may be as large as its probes, which have short ones.
+fn dropped_probes(lab: &Lab, name: &str, size: usize, way: Direction) -> BTreeMap<u16, u64> {
     let (lines, _) = lab.truth();
     let mut dropped = BTreeMap::new();
     for line in lines.iter().filter(|l| l.deed == Deed::Dropped && l.direction == way && l.size == size) {
-        *dropped.entry(line.flow.client.port()).or_default() += 1;
+        if !name.contains("quic-shaped") || line.head[0] & LONG_HEADER == 0 {
+            *dropped.entry(line.flow.client.port()).or_default() += 1;
+        }
     }
     dropped
 }
@@ -52,7 +58,7 @@ fn three_percent_lost_upwards_is_placed_packet_for_packet() {
         let mut all = 0;
         for (name, flow, size) in steady(&checked) {
             let dropped =
-                dropped_probes(&stage.lab, size, Direction::Up).get(&port(flow)).copied().unwrap_or(0);
+                dropped_probes(&stage.lab, name, size, Direction::Up).get(&port(flow)).copied().unwrap_or(0);
             let wanted = Lost { up: dropped, down: 0, unknown: 0 };
             assert_eq!(lost(flow), wanted, "{name}\n{}", checked.story());
             assert_eq!(flow["end"], "finished", "{name}\n{}", checked.story());
@@ -73,10 +79,11 @@ fn ends(checked: &Checked) -> Vec<(&str, &str)> {
 }
 
 #[test]
-#[ignore = "open: on a busy machine the move is not always told"]
 fn a_session_goes_on_when_every_source_port_is_rewritten() {
     in_lab("ledger::a_session_goes_on_when_every_source_port_is_rewritten", || {
-        let rebind = "[[rule]]\nname = 'rebind'\nmatch = { protocol = ['udp'], after = '15s' }\n\
+        // In the middle of the steady flows' 13 seconds, however long it takes to build the programs.
+        programs();
+        let rebind = "[[rule]]\nname = 'rebind'\nmatch = { protocol = ['udp'], after = '8s' }\n\
             do = { act = 'rebind' }\n";
         let topology = Topology { client_nat: Some(NatKind::default()), ..Topology::default() };
         let lab = Lab::start(&topology, &rules(rebind), 1).unwrap();
@@ -89,7 +96,8 @@ fn a_session_goes_on_when_every_source_port_is_rewritten() {
         let mut through = 0;
         for (name, flow, size) in steady(&checked) {
             // Only what was on its way back when the old port ceased to be.
-            let down = dropped_probes(&lab, size, Direction::Down).get(&port(flow)).copied().unwrap_or(0);
+            let down =
+                dropped_probes(&lab, name, size, Direction::Down).get(&port(flow)).copied().unwrap_or(0);
             assert_eq!(lost(flow), Lost { up: 0, down, unknown: 0 }, "{name}\n{}", checked.story());
             // Those of the short check are there before the move and after it; trials come and go, and what measures delay
             // under load comes after it.

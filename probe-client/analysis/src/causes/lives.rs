@@ -4,12 +4,14 @@
 //! A flow is dead where its silence is no chance at its own base rate, or lasts a minute, while the path was alive for
 //! others: a later or younger flow of datagrams got through at that time. What a host did is no death.
 
+use std::time::Duration;
+
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 
 use super::{Case, thresholds};
 use crate::evidence::{FlowEvidence, Traffic};
-use crate::observation::{FlowNo, Purpose};
+use crate::observation::{End, FlowNo, Purpose};
 
 /// A value that lies between what still passed and what no longer did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,8 +92,22 @@ impl<'c> Lives<'c> {
 
 /// Whether others got datagrams through while a flow was silent: not one by chance, and not before the silence only.
 fn is_witnessed(case: &Case<'_>, died_s: f64, last_s: f64) -> bool {
-    let meanwhile = case.evidence.datagrams.within(died_s + WITNESS_AFTER_S, last_s);
-    u64::from(meanwhile.received) >= thresholds::WITNESSES
+    let from_s = died_s + WITNESS_AFTER_S;
+    let meanwhile = u64::from(case.evidence.datagrams.within(from_s, last_s).received);
+    meanwhile + answered_under_load(case, from_s, last_s) >= thresholds::WITNESSES
+}
+
+/// Datagrams that were answered beside a load: the pulse holds but what is sent at a steady rate.
+fn answered_under_load(case: &Case<'_>, from_s: f64, to_s: f64) -> u64 {
+    let loaded =
+        |flow: &FlowEvidence| flow.plan.carrier == Carrier::Udp && flow.plan.purpose == Purpose::Loaded;
+    let within = |traffic: &Traffic| -> u64 {
+        let length = traffic.timeline.block_length();
+        let inside =
+            |at: Timestamp| case.evidence.seconds(at) >= from_s && case.evidence.seconds(at + length) <= to_s;
+        traffic.timeline.blocks().filter(|(at, _)| inside(*at)).map(|(_, counts)| counts.received).sum()
+    };
+    case.flows.iter().filter(|(flow, _)| loaded(flow)).map(|(_, traffic)| within(traffic)).sum()
 }
 
 /// What was answered so shortly after a flow's last answer may have been sent by all before the path fell silent.
@@ -129,6 +145,31 @@ fn opening(flow: &FlowEvidence) -> (f64, f64) {
 pub(super) fn fell_silent(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic) -> bool {
     death(case, flow, traffic).is_some_and(|death| !case.host_acted(death.moment.low, death.moment.high))
 }
+
+/// Whether a connection was silent for good when the run let go of it, though nobody had given it up: longer than TCP's
+/// repeats or a pause of the path explain, while others got datagrams through.
+pub(super) fn hung(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic) -> bool {
+    let finished = flow.ended.as_ref().is_some_and(|ended| ended.end == End::Finished);
+    let judged =
+        flow.plan.carrier != Carrier::Udp && !matches!(flow.plan.purpose, Purpose::Loaded | Purpose::Idle);
+    if !finished || !judged || traffic.life.silent_for() < HUNG_FOR {
+        return false;
+    }
+    death(case, flow, traffic).is_some_and(|death| {
+        let last = traffic.life.last.map_or(death.moment.high, |mark| case.evidence.seconds(mark.at));
+        let others = case.evidence.datagrams.within(death.moment.high, last);
+        let others_well = f64::from(others.lost()) <= HUNG_BESIDE * f64::from(others.sent);
+        !case.host_acted(death.moment.low, death.moment.high)
+            && is_witnessed(case, death.moment.high, last)
+            && others_well
+    })
+}
+
+/// Five repeats of TCP's, each after twice the time of the one before, beginning with the usual 200 ms (RFC 6298).
+const HUNG_FOR: Duration = Duration::from_millis(6200);
+/// Share of the others' datagrams that may be lost meanwhile, there and back: at this rate chance takes five repeats once in
+/// a hundred thousand times.
+const HUNG_BESIDE: f64 = 0.1;
 
 fn death<'c>(case: &Case<'c>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Death<'c>> {
     let life = &traffic.life;

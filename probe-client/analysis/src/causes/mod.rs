@@ -65,11 +65,9 @@ pub struct Detector {
 /// All detectors.
 pub static DETECTORS: &[Detector] = &[
     // The hosts come first: what they did, the path is not blamed for.
-    row(
-        Cause::HostStalled,
-        hosts::host_stalled::detect,
-        &[Cause::LossyPath, Cause::OneWayLoss, Cause::Reordering, Cause::PeriodicDrop],
-    ),
+    // What is lost while a host is busy counts as nobody's (`loss`), so its finding silences no loss: that of the rest of
+    // the run is the path's.
+    row(Cause::HostStalled, hosts::host_stalled::detect, &[Cause::Reordering, Cause::PeriodicDrop]),
     row(Cause::ClientSuspended, hosts::client_suspended::detect, &[]),
     row(Cause::ClockStepped, hosts::clock_stepped::detect, &[]),
     row(Cause::ListenerRestarted, hosts::listener_restarted::detect, &[]),
@@ -272,7 +270,7 @@ impl<'e> Case<'e> {
     /// Whether a host slept, stalled or was started anew between two moments, seconds after the run's start: it did not
     /// look.
     pub fn host_was_away(&self, from_s: f64, to_s: f64) -> bool {
-        self.host_did(from_s, to_s, |what| match what {
+        self.host_did(from_s - HOST_MARGIN, to_s + HOST_MARGIN, |what| match what {
             HostFault::Suspended
             | HostFault::NotRunning
             | HostFault::Stalled
@@ -287,6 +285,11 @@ impl<'e> Case<'e> {
 
     /// Whether a host did something between two moments, seconds after the run's start, that spoils what was seen there.
     pub fn host_acted(&self, from_s: f64, to_s: f64) -> bool {
+        self.host_spoiled(from_s - HOST_MARGIN, to_s + HOST_MARGIN)
+    }
+
+    /// The same without a margin: for counts of single packets, which are spoiled while it lasts and no longer.
+    pub fn host_spoiled(&self, from_s: f64, to_s: f64) -> bool {
         self.host_did(from_s, to_s, |what| match what {
             HostFault::Suspended
             | HostFault::NotRunning
@@ -300,10 +303,8 @@ impl<'e> Case<'e> {
     }
 
     fn host_did(&self, from_s: f64, to_s: f64, spoils: impl Fn(&HostFault) -> bool) -> bool {
-        let overlaps = |start, end| {
-            self.evidence.seconds(start) < to_s + HOST_MARGIN
-                && self.evidence.seconds(end) > from_s - HOST_MARGIN
-        };
+        let overlaps =
+            |start, end| self.evidence.seconds(start) < to_s && self.evidence.seconds(end) > from_s;
         self.evidence.restarts.iter().any(|r| overlaps(r.last_seen, r.at))
             || self.evidence.host.iter().any(|event| spoils(&event.what) && overlaps(event.from, event.to))
     }

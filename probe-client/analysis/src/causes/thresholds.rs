@@ -12,6 +12,9 @@ pub const FALSE_ALARM: f64 = 1e-4;
 /// Chance that symmetric loss is called one-sided, or classes that are alike are called different.
 pub const WRONG_SIDE: f64 = 0.01;
 
+/// So many times the other direction's loss is clearly more: what is surely more need not matter to anybody.
+pub const CLEARLY_MORE: f64 = 1.5;
+
 /// Loss that nobody need care about: packets lost over sent. Access networks are commonly sold with up to this.
 pub const BENIGN_LOSS: f64 = 0.005;
 

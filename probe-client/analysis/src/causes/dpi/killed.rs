@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
-use crate::causes::lives::{Agreement, Between, Death, Lives, born, rounded};
+use crate::causes::lives::{Agreement, Between, Death, Lives, born, hung, rounded};
 use crate::causes::{Case, Claim, thresholds};
 use crate::observation::{End, FlowNo};
 use crate::summarise::wall_of;
@@ -297,9 +297,10 @@ fn others_dead(case: &Case<'_>, law: Option<&Law>, first_s: f64, last_s: f64) ->
     let margin = 10.0;
     case.flows
         .iter()
-        .filter(|(flow, _)| {
+        .filter(|(flow, traffic)| {
             let end = flow.ended.as_ref().map(|ended| &ended.end);
-            flow.plan.carrier != Carrier::Udp && matches!(end, Some(End::TimedOut | End::Reset | End::Closed))
+            let cut = matches!(end, Some(End::TimedOut | End::Reset | End::Closed));
+            flow.plan.carrier != Carrier::Udp && (cut || hung(case, flow, traffic))
         })
         .filter(|(flow, traffic)| {
             let Some(answered) = traffic.life.answered else { return false };

@@ -87,29 +87,89 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
 /// An attempt that was given up after so long has sent its opening several times.
 const GIVEN_UP: Duration = Duration::from_secs(1);
 /// Ports that must be dead, and alive, before it is said.
-const DEAD_PORTS: usize = 4;
+const DEAD_PORTS: usize = 3;
 const LIVE_PORTS: usize = 12;
-/// Chance that a packet is lost on a path that is taken for a good one, and how often an attempt sends at least.
-const GOOD_LOSS: f64 = 0.1;
-const SENT: i32 = 3;
+/// Chance that an opening or its answer is lost on a path that is taken for a good one (a tenth each way), and how often an
+/// attempt sends it at least before it is given up.
+const GOOD_LOSS: f64 = 0.19;
+const SENT: i32 = 5;
 
 /// Some source ports never get an opening through, though it is sent again and again, while others lose next to nothing.
-/// A table that is full does that too, but then the later ones die: here both kinds must be mixed all the time.
+/// A table that is full does that too, but then the later ones die: here both kinds must be mixed all the time. An image
+/// that is blocked opens nowhere, and a path that is silent for a while opens nothing meanwhile.
 fn dead_ports(case: &Case<'_>) -> Option<Claim> {
-    let mut tried: Vec<(Timestamp, bool, &FlowEvidence)> = Vec::new();
-    for (flow, _) in case.flows.iter().filter(|(flow, _)| {
+    let tried = tried(case);
+    let is_dead = |one: &&Tried<'_>| !one.opened && is_alone(one, &tried);
+    let dead: Vec<&Tried<'_>> = tried.iter().filter(is_dead).collect();
+    let early = tried[..tried.len() / 2].iter().filter(is_dead).count();
+    let alive = tried.iter().filter(|one| one.opened).count();
+    let all = dead.len() + alive;
+    let mixed = early * 4 >= dead.len() && (dead.len() - early) * 4 >= dead.len();
+    let (lost, sent) = case.flows.iter().filter(|(flow, traffic)| tells_of_the_path(flow, traffic)).fold(
+        (0, 0),
+        |(lost, sent), (_, traffic)| {
+            while_it_lived(traffic)
+                .iter()
+                .fold((lost, sent), |(lost, sent), (_, c)| (lost + c.lost(), sent + c.sent))
+        },
+    );
+    let good = lost as f64 <= thresholds::BENIGN_LOSS * 4.0 * sent as f64;
+    if dead.len() < DEAD_PORTS || alive < LIVE_PORTS || !mixed || !good {
+        return None;
+    }
+    let p = binomial_at_least(dead.len() as u64, all as u64, GOOD_LOSS.powi(SENT));
+    let share = dead.len() as f64 / all as f64;
+    let mut names: Vec<String> = dead.iter().map(|one| one.flow.plan.name.clone()).collect();
+    names.dedup();
+    (p < thresholds::PORTS_DIFFER).then(|| {
+        Claim::new(Cause::BadPathMember, Side::Path)
+            .probability(0.97)
+            .parameters(Parameters {
+                share: Some((share * 1e3).round() / 1e3),
+                number: Some(dead.len() as u64),
+                loss_ratio: Some(1.0),
+                ..Parameters::default()
+            })
+            .because(Evidence {
+                flows: names,
+                says: format!(
+                    "from {} of {all} source ports nothing got through at all, again and again, while the other {alive} \
+                     lost {lost} of {sent} packets",
+                    dead.len()
+                ),
+                test: Some(format!("{SENT} openings in a row lost by chance, each at {:.0} %", GOOD_LOSS * 100.0)),
+                p: Some(p.max(1e-12)),
+                ..Evidence::default()
+            })
+            .rather_than(Cause::FlowLimit, "dead and live ports alternate from the first on")
+    })
+}
+
+/// One source port that a flow tried to open from.
+struct Tried<'c> {
+    from: Timestamp,
+    to: Timestamp,
+    opened: bool,
+    flow: &'c FlowEvidence,
+}
+
+/// Every port that datagrams were sent from, in their order, of images that open at least as often as they do not.
+fn tried<'c>(case: &Case<'c>) -> Vec<Tried<'c>> {
+    let mut tried = Vec::new();
+    let alike = case.flows.iter().filter(|(flow, _)| {
         flow.plan.carrier == Carrier::Udp
-            && flow.plan.dress == Dress::Random
             && matches!(
                 flow.plan.purpose,
                 Purpose::Steady | Purpose::Crossed | Purpose::Trial | Purpose::Fan | Purpose::Fresh
             )
-    }) {
+    });
+    for (flow, _) in alike {
         for attempt in &flow.attempts {
+            let (from, to) = (attempt.from, attempt.to);
             match attempt.outcome {
-                Outcome::Opened => tried.push((attempt.from, true, flow)),
-                Outcome::Silent { .. } if attempt.to.since(attempt.from) >= GIVEN_UP => {
-                    tried.push((attempt.from, false, flow));
+                Outcome::Opened => tried.push(Tried { from, to, opened: true, flow }),
+                Outcome::Silent { .. } if to.since(from) >= GIVEN_UP => {
+                    tried.push(Tried { from, to, opened: false, flow });
                 }
                 Outcome::Silent { .. }
                 | Outcome::Refused { .. }
@@ -122,50 +182,21 @@ fn dead_ports(case: &Case<'_>) -> Option<Claim> {
             }
         }
     }
-    tried.sort_by_key(|(at, ..)| *at);
-    let dead = tried.iter().filter(|(_, opened, _)| !opened).count();
-    let alive = tried.len() - dead;
-    let early = tried[..tried.len() / 2].iter().filter(|(_, opened, _)| !opened).count();
-    let mixed = early * 4 >= dead && (dead - early) * 4 >= dead;
-    let (lost, sent) = case.flows.iter().filter(|(flow, traffic)| tells_of_the_path(flow, traffic)).fold(
-        (0, 0),
-        |(lost, sent), (_, traffic)| {
-            while_it_lived(traffic)
-                .iter()
-                .fold((lost, sent), |(lost, sent), (_, c)| (lost + c.lost(), sent + c.sent))
-        },
-    );
-    let good = lost as f64 <= thresholds::BENIGN_LOSS * 4.0 * sent as f64;
-    if dead < DEAD_PORTS || alive < LIVE_PORTS || !mixed || !good {
-        return None;
-    }
-    let p = binomial_at_least(dead as u64, tried.len() as u64, GOOD_LOSS.powi(SENT));
-    let share = dead as f64 / tried.len() as f64;
-    let mut names: Vec<String> =
-        tried.iter().filter(|(_, opened, _)| !opened).map(|(.., flow)| flow.plan.name.clone()).collect();
-    names.dedup();
-    (p < thresholds::PORTS_DIFFER).then(|| {
-        Claim::new(Cause::BadPathMember, Side::Path)
-            .probability(0.97)
-            .parameters(Parameters {
-                share: Some((share * 1e3).round() / 1e3),
-                number: Some(dead as u64),
-                loss_ratio: Some(1.0),
-                ..Parameters::default()
-            })
-            .because(Evidence {
-                flows: names,
-                says: format!(
-                    "from {dead} of {} source ports nothing got through at all, again and again, while the other {alive} \
-                     lost {lost} of {sent} packets",
-                    tried.len()
-                ),
-                test: Some(format!("openings lost by chance on a path with {:.0} % loss", GOOD_LOSS * 100.0)),
-                p: Some(p.max(1e-12)),
-                ..Evidence::default()
-            })
-            .rather_than(Cause::FlowLimit, "dead and live ports alternate from the first on")
-    })
+    tried.sort_by_key(|one| one.from);
+    let opens = |dress: Dress| {
+        let of = |opened: bool| {
+            tried.iter().filter(|one| one.flow.plan.dress == dress && one.opened == opened).count()
+        };
+        of(true) >= of(false)
+    };
+    let blocked: Vec<Dress> = Dress::ALL.into_iter().filter(|dress| !opens(*dress)).collect();
+    tried.retain(|one| !blocked.contains(&one.flow.plan.dress));
+    tried
+}
+
+/// Another port opened while this one tried in vain: the path was there.
+fn is_alone(one: &Tried<'_>, tried: &[Tried<'_>]) -> bool {
+    tried.iter().any(|other| other.opened && other.from >= one.from && other.to < one.to)
 }
 
 /// Half of all datagrams were lost in this block.

@@ -16,6 +16,9 @@ use crate::observation::Purpose;
 use crate::stats::hypothesis::{binomial_at_least, sign_flip};
 use crate::stats::timeline::{Counts, Timeline};
 
+/// What waited for a busy host comes at once when it goes on, and may find no room: for so long afterwards, seconds.
+const AFTERMATH_S: f64 = 0.5;
+
 /// What the flows of datagrams lost together, outside of silences and deaths. A silence is no loss of the path, and what
 /// one flow alone loses is its own.
 struct Losses {
@@ -80,8 +83,10 @@ impl Losses {
             let died = case.lives.died(flow.plan.flow);
             for (at, counts) in while_it_lived(traffic) {
                 let (from, to) = (case.evidence.seconds(at), case.evidence.seconds(at + length));
-                // Everybody's silence is an event as well: flows of few packets do not show it by themselves.
-                if died.is_some_and(|died| to > died) || case.was_silent(from, to) {
+                // Everybody's silence is an event as well: flows of few packets do not show it by themselves. A host that
+                // was busy may have lost its packets itself, those too that came at once when it went on.
+                let spoiled = case.was_silent(from, to) || case.host_spoiled(from - AFTERMATH_S, to);
+                if died.is_some_and(|died| to > died) || spoiled {
                     continue;
                 }
                 timeline.add(at, &counts);
@@ -97,7 +102,10 @@ impl Losses {
             counts.add(block);
             up_blocks += usize::from(block.lost_up > 0);
             down_blocks += usize::from(block.lost_down > 0);
-            differences.push(block.lost_up as i64 - block.lost_down as i64);
+            // Of what was sent down as many may be lost as of what was sent up: a packet that was lost on the way up has
+            // no reply to lose.
+            let answered = block.received + block.lost_down;
+            differences.push((block.lost_up * answered) as i64 - (block.lost_down * block.sent) as i64);
             window = Some((window.map_or(at, |(from, _)| from), at + timeline.block_length()));
         }
         let (from, to) = window?;
@@ -113,12 +121,13 @@ impl Losses {
 
     /// The direction that loses clearly more, where one is lossy and chance is ruled out.
     fn one_sided(&self) -> Option<Direction> {
-        let (direction, worse) = if self.up.ratio() > self.down.ratio() {
-            (Direction::Up, &self.up)
+        let (direction, worse, better) = if self.up.ratio() > self.down.ratio() {
+            (Direction::Up, &self.up, &self.down)
         } else {
-            (Direction::Down, &self.down)
+            (Direction::Down, &self.down, &self.up)
         };
-        (worse.is_lossy() && self.symmetric < thresholds::WRONG_SIDE).then_some(direction)
+        let clearly = worse.ratio() >= thresholds::CLEARLY_MORE * better.ratio();
+        (worse.is_lossy() && clearly && self.symmetric < thresholds::WRONG_SIDE).then_some(direction)
     }
 }
 

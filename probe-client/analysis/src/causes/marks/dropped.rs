@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+use probe_protocol::wire::hello::Carrier;
 
 use crate::causes::{Case, Claim, thresholds};
-use crate::evidence::MarkFate;
+use crate::evidence::{FlowEvidence, MarkFate};
 use crate::stats::hypothesis::fisher_at_least;
+
+/// ECT(0), RFC 3168.
+const ECT_0: u8 = 2;
+/// What marks its packets so.
+const QUIC: &[Carrier] = &[Carrier::Quic, Carrier::QuicInverse];
 
 pub(in crate::causes) fn dscp(case: &Case<'_>) -> Vec<Claim> {
     // A packet without an ECN mark: else it is that mark which may be meant.
@@ -65,6 +71,13 @@ fn judge(case: &Case<'_>, cause: Cause, field: fn(u8) -> Option<u8>, name: &str)
             ..Evidence::default()
         })
         .rather_than(Cause::LossyPath, "packets of the same flow without the mark got through in between");
+    // QUIC's stacks mark what they send as able to take part in ECN (RFC 9000, section 13.4), ours too.
+    if cause == Cause::EcnDropped && dropped.iter().any(|(value, ..)| *value == ECT_0) {
+        let quic = |flow: &&FlowEvidence| QUIC.contains(&flow.plan.carrier);
+        claim = claim
+            .covering(QUIC)
+            .explaining(case.flows.iter().map(|(flow, _)| *flow).filter(quic).map(|flow| flow.plan.flow));
+    }
     // Where the way up is closed, the way down was not seen.
     claim.direction = Some(if up >= down { Direction::Up } else { Direction::Down });
     vec![claim]

@@ -3,7 +3,7 @@
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
-use crate::causes::{Case, Claim};
+use crate::causes::{Case, Claim, lives};
 use crate::observation::PathMtu;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
@@ -42,5 +42,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
             ..Evidence::default()
         });
     }
-    vec![claim]
+    // TCP puts what waits together into larger packets, and these are sent again and again.
+    let hung = case.flows.iter().filter(|(flow, traffic)| lives::hung(case, flow, traffic));
+    vec![claim.explaining(hung.map(|(flow, _)| flow.plan.flow))]
 }

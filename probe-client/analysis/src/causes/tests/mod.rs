@@ -463,6 +463,23 @@ fn big_packets_that_vanish() {
 }
 
 #[test]
+fn loss_that_is_alike_both_ways_is_not_called_one_sided_however_much_it_is() {
+    // Of seven packets one is lost on the way up, and of those that arrive one of seven on the way down.
+    let alike = |n: u64| match (n * 7919) % 49 {
+        0..7 => Fate::LostUp,
+        7..13 => Fate::LostDown,
+        _ => Fate::Received,
+    };
+    only(&with_losses(alike), Cause::LossyPath);
+    let twice = |n: u64| match (n * 7919) % 49 {
+        0..12 => Fate::LostUp,
+        12..17 => Fate::LostDown,
+        _ => Fate::Received,
+    };
+    assert_eq!(only(&with_losses(twice), Cause::OneWayLoss).direction, Some(Direction::Up));
+}
+
+#[test]
 fn what_the_hosts_did() {
     let run = MadeUp::new(TARGET, true);
     let host =
@@ -483,6 +500,25 @@ fn what_an_overflow_spoils_is_not_the_path_s() {
         with_losses(|n| if n % 20 == 3 { Fate::Excluded(Excluded::ReceiveOverflow) } else { Fate::Received });
     only(&analysis, Cause::HostStalled);
     assert_eq!(analysis.flows[2].excluded, 25);
+}
+
+#[test]
+fn what_is_lost_while_a_host_is_busy_is_nobodys_and_the_rest_is_the_paths() {
+    // A probe of each flow every 20 ms; the host is busy from the second second to the fourth.
+    let busy = |lost: fn(u64) -> bool| {
+        let mut run = MadeUp::new(TARGET, true);
+        let [tcp, tls, udp, ascii, quic] = run.all_open();
+        for flow in [tcp, tls, quic] {
+            run.probes(flow, 500, |_| Fate::Received);
+        }
+        let fate = |n| if lost(n) { Fate::LostUp } else { Fate::Received };
+        run.probes(udp, 500, fate).probes(ascii, 500, |n| fate(n + 1));
+        let (from, to) = (run.at(2.0), run.at(4.0));
+        run.push(Observation::Host(HostEvent { from, to, what: HostFault::Stalled }));
+        causes(&judged(run))
+    };
+    assert_eq!(busy(|n| (100..200).contains(&n) && n % 4 == 0), [Cause::HostStalled]);
+    assert_eq!(busy(|n| n % 20 == 3), [Cause::OneWayLoss, Cause::HostStalled]);
 }
 
 #[test]

@@ -77,6 +77,20 @@ fn an_outage_is_no_decay_of_old_flows() {
 }
 
 #[test]
+fn what_is_answered_under_load_is_no_outage() {
+    // The last flows of a steady rate fall silent for good while those of the load's time are answered, or are not.
+    let said = |answered: bool| {
+        let mut run = silent_when(60.0, |at| at >= 50.0, Some(&|_| true));
+        let fate = |_, _, _| if answered { Fate::Received } else { Fate::LostUp };
+        let kind = (Dress::Random, Purpose::Loaded);
+        run.scheduled("under-load/udp/random", kind, (48.0, 62.0), (0.1, 128), fate);
+        causes(&judged(run))
+    };
+    assert!(!said(true).contains(&Cause::Outage), "{:?}", said(true));
+    assert!(said(false).contains(&Cause::Outage), "{:?}", said(false));
+}
+
+#[test]
 fn a_roam_is_no_outage() {
     let silent = |at: f64| (20.0..22.0).contains(&at);
     let found = causes(&judged(silent_when(60.0, silent, Some(&|_| true))));

@@ -47,7 +47,7 @@ pub(in crate::causes) fn silences(case: &Case<'_>) -> Vec<Silence> {
         .into_iter()
         .filter(|b| b.to_s - b.from_s >= thresholds::BLACKOUT && b.sent >= thresholds::DEATH_PACKETS)
         .filter(|b| !case.host_was_away(b.from_s, b.to_s))
-        .filter(|b| is_everybody_s(case, b))
+        .filter(|b| is_everybody_s(case, b) && !is_contradicted(case, b))
         .map(|b| Silence { streams_alive: streams(case, &b), ..sharpened(case, &b) })
         .collect()
 }
@@ -66,6 +66,18 @@ fn is_everybody_s(case: &Case<'_>, blackout: &Blackout) -> bool {
                 traffic.life.answered.is_some_and(|mark| seconds(mark.at) > blackout.from_s - HEARD_S);
             from && still && heard
         })
+}
+
+/// Whether datagrams of any flow were answered in the midst of it, those of a load's time included: the pulse holds but
+/// what is sent at a steady rate, and where the last of those died one by one nothing else stands in it.
+fn is_contradicted(case: &Case<'_>, blackout: &Blackout) -> bool {
+    let bin = case.evidence.datagrams.length().as_secs_f64();
+    let (from, to) = (blackout.from_s + bin, blackout.to_s - bin);
+    case.flows.iter().filter(|(flow, _)| flow.plan.carrier == Carrier::Udp).any(|(_, traffic)| {
+        let length = traffic.timeline.block_length();
+        let inside = |at| case.evidence.seconds(at) > from && case.evidence.seconds(at + length) < to;
+        traffic.timeline.blocks().any(|(at, counts)| counts.received > 0 && inside(at))
+    })
 }
 
 /// The pulse's bins are coarse after a night: the longest gaps of the flows are exact.

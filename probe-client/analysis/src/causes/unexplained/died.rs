@@ -6,7 +6,7 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Evidence, Parameters, Side};
 use probe_protocol::wire::hello::Carrier;
 
-use crate::causes::{Case, Claim};
+use crate::causes::{Case, Claim, lives};
 use crate::evidence::{FlowEvidence, Traffic};
 use crate::observation::{End, FlowNo, Purpose};
 
@@ -65,10 +65,14 @@ pub(super) fn detect(case: &Case<'_>, explained: &dyn Fn(FlowNo) -> bool) -> Vec
     let mut cut: BTreeMap<(Cut, bool), Vec<Victim<'_>>> = BTreeMap::new();
     for (flow, traffic) in &case.flows {
         let (Some(opened), Some(ended)) = (&flow.opened, &flow.ended) else { continue };
-        let at = case.evidence.seconds(ended.at);
+        // One that hung was let go of long after its death.
+        let hung = lives::hung(case, flow, traffic);
+        let end = traffic.life.answered.filter(|_| hung).map_or(ended.at, |answered| answered.at);
+        let at = case.evidence.seconds(end);
         // What was left alone on purpose is its ladder's to judge.
         let judged = explained(flow.plan.flow) || flow.plan.purpose == Purpose::Idle;
-        let Some(how) = Cut::of(&ended.end, flow.plan.carrier) else { continue };
+        let cut_off = Cut::of(&ended.end, flow.plan.carrier).or(hung.then_some(Cut::TimedOut));
+        let Some(how) = cut_off else { continue };
         if judged || case.host_acted(at - 5.0, at) {
             continue;
         }
@@ -76,7 +80,7 @@ pub(super) fn detect(case: &Case<'_>, explained: &dyn Fn(FlowNo) -> bool) -> Vec
         cut.entry((how, stream)).or_default().push(Victim {
             flow,
             traffic,
-            age_s: ended.at.since(opened.at).as_secs_f64(),
+            age_s: end.since(opened.at).as_secs_f64(),
             from_s: case.evidence.seconds(opened.at),
             to_s: at,
         });

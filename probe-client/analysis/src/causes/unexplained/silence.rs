@@ -5,6 +5,7 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Evidence, Parameters, Side};
 use probe_protocol::wire::hello::Carrier;
 
+use crate::causes::lives::rounded;
 use crate::causes::loss::silences;
 use crate::causes::{Case, Claim};
 use crate::observation::{FlowNo, Purpose};
@@ -59,7 +60,7 @@ pub(super) fn detect(case: &Case<'_>, explained: &dyn Fn(FlowNo) -> bool) -> Vec
                 says: format!("no reply came for {:.1} s ({lost} packets); {beside}", to - from),
                 ..Evidence::default()
             })
-            .parameters(Parameters { length_s: Some(to - from), ..Parameters::default() })
+            .parameters(Parameters { length_s: Some(rounded(to - from, 3)), ..Parameters::default() })
             .or(candidates, "a longer run with several flows of different ages"),
     ]
 }
