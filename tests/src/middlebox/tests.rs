@@ -210,7 +210,7 @@ fn fragments_that_overtake_their_first_wait_for_it() {
     let mut net = Net::new(&natted());
     let mut whole = udp(inside(), target(), &[7; 1400]);
     whole.allow_fragments(7);
-    let [first, second, third] = fragment::cut(&whole, 576).unwrap().try_into().unwrap();
+    let [first, second, third]: [Packet; 3] = fragment::cut(&whole, 576).unwrap().try_into().unwrap();
     assert!(net.send(Port::Client, third).is_empty());
     let of_another = {
         let mut whole = udp(inside(), target(), &[8; 1000]);
@@ -228,7 +228,7 @@ fn fragments_that_overtake_their_first_wait_for_it() {
         reassembly.take(piece)
     });
     let whole = whole.unwrap();
-    assert_eq!((whole.to(), whole.payload()), (listener(), &[7; 1400][..]));
+    assert_eq!((whole.to(), whole.payload()), (listener(), &[7u8; 1400][..]));
     assert!(whole.checksums_right());
 }
 
