@@ -32,7 +32,7 @@ pub fn analyse(evidence: &Evidence) -> Analysis {
         path: path::path(&case),
         flows: flows::flows(&case),
         groups: groups::summaries(&case),
-        events: events::events(&case),
+        events: events::events(&case, &findings),
         transfers: transfer::transfers(&case),
         under_load: transfer::loaded_delays(&case),
         unlimited: unlimited::unlimited(&case, &findings),
