@@ -11,6 +11,7 @@ use probe_protocol::bulk::{Counted, Heard, Transfer};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::{HANDSHAKE_LEN, MAX_LEN};
 
+use crate::ceiling;
 use crate::clock::{self, WallMap};
 use crate::pace::{self, Precision};
 use crate::udp::{Fault, MAX_BATCH, Outgoing, RecvBatch, RxMeta, SendBatch, UdpSocket};
@@ -19,9 +20,9 @@ use crate::wait::{Poller, Ready};
 /// Longest sleep: how soon the end of a flow is seen.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 /// A merged datagram can be as long as an IP packet.
-const MERGED: usize = 65_535;
+pub(crate) const MERGED: usize = 65_535;
 /// Merged datagrams read at once.
-const READ: usize = 16;
+pub(crate) const READ: usize = 16;
 /// Room for what arrives while the thread does not run.
 pub const BUFFER: usize = 8 << 20;
 /// Slots may be this late before the thread sends what is due together.
@@ -121,6 +122,9 @@ struct Work<O> {
 /// The system no longer lets us wait.
 pub fn run(owner: impl Owner, transfer: SharedTransfer, poller: &Poller, ends: Ends) -> std::io::Result<()> {
     pace::prepare_thread();
+    // Before anything is said of a path, what this end moves without one.
+    let ceiling = ceiling::measured();
+    lock(&transfer).set_ceiling(ceiling);
     let merges = ends.own && ends.out.features().merge;
     let (slots, room) = if merges { (READ, MERGED) } else { (MAX_BATCH, MAX_LEN) };
     let mut work = Work {
@@ -136,8 +140,14 @@ pub fn run(owner: impl Owner, transfer: SharedTransfer, poller: &Poller, ends: E
     let mut ready = Ready::new();
     while !work.owner.is_over() {
         let now = clock::now();
-        let due = lock(&work.transfer).next_deadline().unwrap_or(Timestamp::NEVER);
-        let coarse = (due - pace::SPIN).min(now + MAX_WAIT);
+        let (due, precise) = {
+            let transfer = lock(&work.transfer);
+            // Of a transfer the rate counts, not the moment of each block: it gets no core to spin on.
+            let precise = transfer.sends().is_some_and(|order| !order.is_transfer());
+            (transfer.next_deadline().unwrap_or(Timestamp::NEVER), precise)
+        };
+        let early = if precise { pace::SPIN } else { Duration::ZERO };
+        let coarse = (due - early).min(now + MAX_WAIT);
         if coarse > now {
             poller.wait(&mut ready, coarse)?;
             if !ready.events().is_empty() {
@@ -145,7 +155,9 @@ pub fn run(owner: impl Owner, transfer: SharedTransfer, poller: &Poller, ends: E
             }
         } else {
             work.receive();
-            pace::sleep_until((due + GATHER).min(now + pace::SPIN), Precision::Precise);
+            if precise {
+                pace::sleep_until((due + GATHER).min(now + pace::SPIN), Precision::Precise);
+            }
         }
         work.send();
         work.owner.turn();

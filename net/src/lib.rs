@@ -22,6 +22,7 @@
 #![deny(unsafe_code)]
 
 pub mod bulk;
+mod ceiling;
 pub mod clock;
 pub mod host;
 pub mod memory;

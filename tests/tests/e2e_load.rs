@@ -40,6 +40,7 @@ fn step(flows: &[&str], up: bool, experiment: LoadExperiment) -> LoadStep {
         bin: if experiment == LoadExperiment::Burst { Duration::ZERO } else { Duration::from_millis(5) },
         stops_early: false,
         slice: None,
+        fresh: None,
         stair: 0,
         adapts: None,
     }

@@ -2,10 +2,11 @@
 
 mod sim_common;
 
-use probe_analysis::observation::{Load, Observation};
+use probe_analysis::observation::{Load, LoadExperiment, Observation};
 use probe_analysis::{Evidence, analyse};
 use probe_client::plan::Plan;
 use probe_client::plan::rehearse::{RehearseOptions, Ways};
+use probe_protocol::cause::Cause;
 use sim_common::{rule, run, secs, topology};
 use tests::packet::Protocol;
 use tests::rules::truth::Deed;
@@ -80,6 +81,9 @@ fn an_hour_is_rehearsed_and_its_throttle_after_twenty_minutes_is_told_with_time_
     let options =
         RehearseOptions { ways: Ways::Up, size: BLOCK, ..RehearseOptions::new(220_000, secs(3600)) };
     let (loads, evidence, ran) = rehearse(options, throttle(Direction::Up, 100_000, 1200));
+    // What fresh flows tried beside it is told apart.
+    let (fresh, loads): (Vec<Load>, Vec<Load>) =
+        loads.into_iter().partition(|l| l.experiment == LoadExperiment::Fresh);
     let (sent, lost) = sum(&loads, true);
     let expected = 220_000 * 3600 / (u64::from(BLOCK) * 8);
     assert!(sent.abs_diff(expected) <= 2, "{sent} of {expected}");
@@ -94,4 +98,15 @@ fn an_hour_is_rehearsed_and_its_throttle_after_twenty_minutes_is_told_with_time_
     let wire = slowed.rate_bps.map(|rate| rate * PACKET as f64 / f64::from(BLOCK));
     assert!(wire.is_some_and(|rate| (97_000.0..103_000.0).contains(&rate)), "{wire:?}");
     assert!((358..=364).contains(&loads.len()), "{} slices", loads.len());
+    // A flow with a new port, whose age is none, gets through at that moment: so the cause has a name.
+    let (tried, missing) = sum(&fresh, true);
+    assert!(!fresh.is_empty() && tried > 80 && missing == 0, "{tried} {missing} {fresh:?}");
+    let begun = loads[0].from;
+    assert!(fresh.iter().all(|l| l.from > begun + secs(1190)), "{fresh:?}");
+    let named: Vec<_> = analysis.findings.iter().filter(|f| f.cause == Cause::FlowThrottled).collect();
+    let [finding] = named.as_slice() else { panic!("{:?}", analysis.findings) };
+    let age = finding.parameters.age_s.unwrap();
+    assert!((age / 1200.0 - 1.0).abs() < 0.02, "{finding:?}");
+    let rate = finding.parameters.rate_bps.unwrap() as f64 * PACKET as f64 / f64::from(BLOCK);
+    assert!((rate / 100_000.0 - 1.0).abs() < 0.05, "{finding:?}");
 }

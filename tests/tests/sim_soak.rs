@@ -11,8 +11,12 @@ use probe_analysis::observation::{
     End, Excluded, Fate, FlowEnded, FlowNo, FlowOpened, FlowPlanned, HostFault, Observation, Probe, Purpose,
     Silence,
 };
+use probe_analysis::{Evidence, analyse};
+use probe_client::judge::recorded;
 use probe_client::plan::{Plan, SoakOptions};
-use probe_protocol::time::Timestamp;
+use probe_client::record::{About, Clocks, Existing, Recorder, Recording, Resolution};
+use probe_client::report::{Origin, Report, build, json};
+use probe_protocol::time::{Timestamp, WallTime};
 use probe_protocol::wire::hello::Carrier;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -44,6 +48,8 @@ struct Told {
     silences: Vec<Silence>,
     others: Vec<Observation>,
     fates: BTreeMap<&'static str, u64>,
+    /// That each probe is settled once is not looked at: a night has millions.
+    counted_only: bool,
     settled: BTreeSet<(FlowNo, u64)>,
 }
 
@@ -66,7 +72,10 @@ impl Told {
     }
 
     fn probe(&mut self, probe: &Probe) {
-        assert!(self.settled.insert((probe.flow, probe.seq)), "settled twice: {probe:?}");
+        assert!(
+            self.counted_only || self.settled.insert((probe.flow, probe.seq)),
+            "settled twice: {probe:?}"
+        );
         let fate = match probe.fate {
             Fate::Received => "received",
             Fate::LostUp => "lost up",
@@ -84,10 +93,48 @@ impl Told {
     }
 }
 
-fn night(setup: Setup) -> (Told, Ran) {
-    let mut told = Told::default();
+/// A night: what it told, what is said of it, and how it went.
+struct Night {
+    told: Told,
+    report: Report,
+    ran: Ran,
+}
+
+/// Resident memory of this process, MB.
+fn memory() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    row.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() / 1000.0
+}
+
+/// Simulates a night, records it as the program does, and judges what was recorded: with `SOAK_KEEP` in that folder.
+fn night(setup: Setup) -> Night {
+    let (mut told, mut evidence, mut hour) =
+        (Told { counted_only: true, ..Told::default() }, Evidence::default(), 0);
     let began = probe_net::clock::now();
-    let ran = World::new(setup).unwrap().run(None, &mut |o| told.see(o)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("SOAK_KEEP").map(std::path::PathBuf::from);
+    let file = kept.as_deref().unwrap_or(folder.path()).join("night.probe");
+    let about = About {
+        kind: "soak".to_owned(),
+        id: None,
+        port: 8886,
+        target: setup::target(&setup.topology).to_string(),
+        quick: false,
+        resolution: Resolution::Microsecond,
+    };
+    let now = Clocks { at: Timestamp(1_000_000_000_000), wall: WallTime(1_769_896_800_000_000_000) };
+    let recorder = Recorder::create(&file, &about, now, 0, Existing::Refuse).unwrap();
+    let ran = World::new(setup).unwrap().run(None, &mut |o| {
+        let o = recorder.replay(o);
+        evidence.observe(&o);
+        if evidence.last.is_some_and(|last| evidence.seconds(last) >= f64::from(hour) * 3600.0) {
+            println!("hour {hour}: {:.1} MB", memory());
+            hour += 1;
+        }
+        told.see(o);
+    });
+    let ran = ran.unwrap();
     println!(
         "{:?} simulated in {:?}: {} flows, {:?}, held {:?}",
         ran.took,
@@ -96,7 +143,21 @@ fn night(setup: Setup) -> (Told, Ran) {
         told.fates,
         ran.held
     );
-    (told, ran)
+    let origin = Origin { id: None, kind: "soak", port: 8886, quick: false };
+    let report = build(analyse(&evidence), origin);
+    let status = recorder.finish(Some(json::compact(&report).unwrap())).unwrap();
+    let recording = Recording::open(&file).unwrap();
+    let opened = probe_net::clock::now();
+    let again = recorded(&recording, true).unwrap();
+    println!(
+        "{:.1} MB on disk for {} probes; judged afresh in {:?}; {:.1} MB resident",
+        status.bytes as f64 / 1e6,
+        recording.probes().unwrap(),
+        probe_net::clock::now().since(opened),
+        memory()
+    );
+    assert!(again.report == report, "judged again, it is judged alike");
+    Night { told, report, ran }
 }
 
 /// What the engine holds in its last whole hours is what it held in its first ones.
@@ -135,7 +196,6 @@ fn a_clean_soak_opens_everything_and_loses_nothing() {
 }
 
 #[test]
-#[ignore = "open: a slow old flow can take more than 90 s to be given up after its listener was started anew"]
 fn a_restarted_listener_is_survived_by_every_class() {
     let restart = Fault::RestartListener { at: secs(100), gap: secs(5) };
     let (observations, ran) =
@@ -246,6 +306,7 @@ fn a_sleep_and_a_clock_that_is_set_are_the_host_s_own() {
     ];
     let (observations, ran) = run(Setup { faults, ..soak(5, secs(1600), slow(40)) });
     assert_true(&observations, &ran);
+    said_of_the_host(&observations);
     let mut told = Told::default();
     observations.into_iter().for_each(|o| told.see(o));
     let host = |o: &Observation| if let Observation::Host(event) = o { Some(event.clone()) } else { None };
@@ -265,20 +326,57 @@ fn a_sleep_and_a_clock_that_is_set_are_the_host_s_own() {
     assert!(told.silences.is_empty(), "{:?}", told.silences);
 }
 
-#[test]
-fn a_night_with_a_classifier_and_a_new_address_stays_flat() {
+/// The sleep and both steps of the clock are told as what they were, and nothing else is said.
+fn said_of_the_host(observations: &[Observation]) {
+    let mut evidence = Evidence::default();
+    observations.iter().for_each(|o| evidence.observe(o));
+    let report = build(analyse(&evidence), Origin { id: None, kind: "soak", port: 8886, quick: false });
+    let told: Vec<(&str, u64)> =
+        report.events.iter().map(|event| (event.kind.as_str(), event.from_s.round() as u64)).collect();
+    let wanted = [("clock-stepped", 60), ("suspended", 120), ("clock-stepped", 1400)];
+    assert_eq!(told.len(), wanted.len(), "{told:?}");
+    for ((kind, at), (wanted, when)) in told.iter().zip(wanted) {
+        assert!(*kind == wanted && at.abs_diff(when) <= 1, "{told:?}");
+    }
+    let slept = report.events[1].to_s - report.events[1].from_s;
+    assert!((1199.0..1202.0).contains(&slept), "{slept}");
+    let causes: Vec<&str> = report.findings.iter().map(|finding| finding.cause.id()).collect();
+    assert!(causes.contains(&"client-suspended") && causes.contains(&"clock-stepped"), "{causes:?}");
+    assert_eq!(
+        causes.iter().filter(|c| !["client-suspended", "clock-stepped"].contains(c)).count(),
+        0,
+        "{causes:?}"
+    );
+    assert!(report.verdict.clean, "{:?}", report.verdict);
+}
+
+/// Age at which QUIC flows are killed in the night, seconds.
+const KILLED_AT: u64 = 3 * HOUR;
+/// When the address changes in it: a lease of a day was taken seventeen hours before the run.
+const LEASE_ENDS: u64 = 7 * HOUR;
+
+/// Twelve hours with a classifier that kills QUIC at an age, and a new address.
+fn classified_night() -> Night {
+    let (age, changes) = (KILLED_AT, LEASE_ENDS);
     let quic = Match {
         protocol: vec![Protocol::Udp],
         quic: Some(tests::rules::ServerName::default()),
-        age_over: Some(Span::secs(3 * HOUR)),
+        age_over: Some(Span::secs(age)),
         ..Match::default()
     };
     let kill = rule("classifier", quic, Action::Drop {});
-    let lease = Match { after: Some(Span::secs(7 * HOUR)), ..Match::default() };
+    let lease = Match { after: Some(Span::secs(changes)), ..Match::default() };
     let lease =
         rule("lease", lease, Action::Rebind { address: Some("203.0.113.99".parse().unwrap()), port_step: 0 });
-    let setup = Setup { rules: vec![kill, lease], keep_truth: false, ..soak(6, secs(12 * HOUR), slow(4)) };
-    let (told, ran) = night(setup);
+    let pps = std::env::var("SOAK_PROBES").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let setup = Setup { rules: vec![kill, lease], keep_truth: false, ..soak(6, secs(12 * HOUR), slow(pps)) };
+    night(setup)
+}
+
+#[test]
+fn a_night_with_a_classifier_and_a_new_lease_stays_flat() {
+    let (age, changes) = (KILLED_AT, LEASE_ENDS);
+    let Night { told, ran, .. } = classified_night();
     assert_flat(&ran.held);
     // Each QUIC flow that could grow so old died at three hours, and was followed.
     let mut ages = Vec::new();
@@ -294,16 +392,56 @@ fn a_night_with_a_classifier_and_a_new_address_stays_flat() {
         }
     }
     println!("{ages:?}");
-    let of_age = ages.iter().filter(|age| (3 * HOUR - 300..=3 * HOUR + 300).contains(*age)).count();
+    let of_age = ages.iter().filter(|a| (age - 300..=age + 300).contains(*a)).count();
     assert!(of_age >= 12, "{ages:?}");
     // Its twin lives.
     let inverse = told.of(Carrier::QuicInverse, Purpose::Old);
     assert!(inverse.iter().all(|p| {
         let end = &told.ended[&p.flow];
-        end.end == End::Finished || end.at.as_nanos() / 1_000_000_000 >= 1000 + 7 * HOUR
+        end.end == End::Finished || end.at.as_nanos() / 1_000_000_000 >= 1000 + changes
     }));
     let moved = told.others.iter().filter(|o| matches!(o, Observation::Moved(_))).count();
     assert!(moved >= 24, "{moved}");
+}
+
+#[test]
+#[ignore = "open: kills of QUIC flows by age are unexplained, and connections that a new address breaks are called reset by others"]
+fn a_night_with_a_classifier_and_a_new_lease_is_told() {
+    let report = serde_json::to_value(classified_night().report).unwrap();
+    said_of_the_night(&report, KILLED_AT as f64, LEASE_ENDS as f64);
+}
+
+/// Both are in the events and in the findings with their parameters, and nothing else is.
+fn said_of_the_night(report: &serde_json::Value, age: f64, changes: f64) {
+    let (findings, events) = (report["findings"].as_array().unwrap(), report["events"].as_array().unwrap());
+    let causes: BTreeSet<&str> = findings.iter().map(|f| f["cause"].as_str().unwrap()).collect();
+    for finding in findings {
+        println!("{finding}");
+    }
+    let finding =
+        |cause: &str| findings.iter().find(|f| f["cause"] == cause).unwrap_or_else(|| panic!("{causes:?}"));
+    let killed = finding("flow-killed-by-age");
+    let said = killed["parameters"]["age_s"].as_f64().unwrap();
+    assert!((said - age).abs() <= age * 0.02, "{killed}");
+    let address = finding("address-changed");
+    assert!(address["parameters"]["new"].as_str().unwrap().starts_with("203.0.113.99"), "{address}");
+    let told = ["flow-killed-by-age", "address-changed"];
+    assert!(
+        findings.iter().all(|f| told.contains(&f["cause"].as_str().unwrap()) || f["severity"] == "info"),
+        "{causes:?}"
+    );
+    let at = |event: &serde_json::Value| event["from_s"].as_f64().unwrap();
+    let moves: Vec<_> = events.iter().filter(|e| e["kind"] == "moved").collect();
+    assert!(
+        moves.iter().any(|e| (at(e) - changes).abs() < 120.0 && e["cause"] == "address-changed"),
+        "{moves:?}"
+    );
+    let died = events.iter().filter(|e| {
+        e["kind"] == "silence"
+            && e["flows"].as_array().unwrap().iter().all(|f| f.as_str().unwrap().starts_with("quic/"))
+    });
+    let died = died.count();
+    assert!(died >= 6, "{died}");
 }
 
 #[test]

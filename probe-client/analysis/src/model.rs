@@ -33,6 +33,8 @@ pub struct Analysis {
     pub transfers: Vec<TransferSummary>,
     /// Delay of each class while load is on the line, beside that without.
     pub under_load: Vec<LoadedDelay>,
+    /// Up to which rates a load found no limit, by direction.
+    pub unlimited: Vec<Unlimited>,
     /// Largest packets in each direction.
     pub path_mtu: Vec<PathMtuSummary>,
     /// The clocks of both ends.
@@ -135,6 +137,17 @@ pub struct TransferSummary {
     pub slowed: Vec<Slowed>,
     /// The rate over time.
     pub slices: Vec<TransferSlice>,
+}
+
+/// Rates up to which nothing limited a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Unlimited {
+    /// Which way.
+    pub direction: Direction,
+    /// The highest rate of UDP that got through, bits per second of payload.
+    pub udp_bps: u64,
+    /// The most packets of UDP a second that got through.
+    pub packets_per_second: f64,
 }
 
 /// A stretch of a transfer in which less arrived than was sent.

@@ -10,8 +10,11 @@ use crate::engine::Engine;
 
 /// How often the clocks are compared.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A wake-up this late is the host's doing and worth telling.
+/// A wake-up this late is the host's doing and worth telling, where nothing was there to be read.
 const STALL: Duration = Duration::from_millis(50);
+/// And one this late where something was: the deadline would have woken the program whatever came. Who was stopped finds
+/// what arrived meanwhile.
+const STOPPED: Duration = Duration::from_secs(1);
 
 pub(super) struct HostWatch {
     last: Sample,
@@ -40,9 +43,10 @@ impl HostWatch {
         self.last = sample;
     }
 
-    /// Judges how late a wake-up was.
-    pub(super) fn woke(&mut self, due: Timestamp, now: Timestamp, engine: &mut Engine) {
-        if due != Timestamp::NEVER && now.since(due) >= STALL {
+    /// Judges how late a wake-up was; `idle`: nothing is there to be read.
+    pub(super) fn woke(&mut self, due: Timestamp, now: Timestamp, idle: bool, engine: &mut Engine) {
+        let limit = if idle { STALL } else { STOPPED };
+        if due != Timestamp::NEVER && now.since(due) >= limit {
             engine.handle_host(due, now, HostFault::Stalled);
         }
     }

@@ -286,11 +286,9 @@ impl Driver {
         if self.precise && idle && due.since(clock::now()) <= pace::SPIN {
             pace::sleep_until(due, Precision::Precise);
         }
-        // Woken with nothing to read, so lateness is the host's.
-        if idle {
-            self.host.woke(due, clock::now(), &mut self.engine);
-        }
+        // What was slept through is told first: it is no stall.
         self.host.look(&mut self.engine);
+        self.host.woke(due, clock::now(), idle, &mut self.engine);
         Ok(())
     }
 

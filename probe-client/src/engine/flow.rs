@@ -172,6 +172,8 @@ pub(super) struct Flow {
     pub(super) ladder: Option<u32>,
     /// The flow that it follows.
     pub(super) replaces: Option<FlowNo>,
+    /// The listener's boot that accepted it.
+    pub(super) boot: Option<u64>,
     /// When it opened first.
     pub(super) opened_at: Option<Timestamp>,
     pub(super) ended_at: Option<Timestamp>,
@@ -243,6 +245,7 @@ impl Flow {
             line: None,
             ladder: None,
             replaces: None,
+            boot: None,
             opened_at: None,
             ended_at: None,
             sent: 0,

@@ -6,6 +6,8 @@
 //! ([`Engine::move_loads_outside`]).
 
 mod adapt;
+mod ceilings;
+mod fresh;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +23,8 @@ use probe_protocol::wire::hello::Carrier;
 use probe_protocol::wire::{HANDSHAKE_LEN, Header};
 
 use self::adapt::Draining;
+use self::ceilings::Ceilings;
+use self::fresh::Fresh;
 use self::watch::{Limit, Watch};
 use super::flow::Flow;
 use super::{Action, Engine, Reason, Transmit};
@@ -62,9 +66,13 @@ pub(super) struct LoadRun {
     transfers: BTreeMap<FlowNo, SharedTransfer>,
     parts: Vec<Part>,
     counting: VecDeque<Counting>,
+    fresh: Fresh,
+    ceilings: Ceilings,
     ended_early: BTreeMap<u16, u8>,
     /// What the steps have shown of each direction, up first.
     limits: [Option<Limit>; 2],
+    /// A direction's stair was climbed a second time, since its limit was none.
+    climbed_again: [bool; 2],
     watch: Option<Watch>,
     draining: Option<Draining>,
     outside: bool,
@@ -123,6 +131,34 @@ struct Counting {
     to: Timestamp,
 }
 
+impl Counting {
+    /// Of a part that has just ended: the rest of its bins, once what is under way has had its time.
+    fn ended(
+        step: LoadStep,
+        number: u32,
+        part: Part,
+        beside: Vec<FlowNo>,
+        now: Timestamp,
+        drain: Duration,
+    ) -> Self {
+        let bins = part.told_to..u32::MAX;
+        Self {
+            step,
+            number,
+            beside,
+            ask_at: now + drain,
+            give_up: now + drain + COUNTS_WITHIN,
+            next: bins.start,
+            bins,
+            asked: None,
+            remote: BTreeMap::new(),
+            done: part.granted.is_none(),
+            to: now,
+            part,
+        }
+    }
+}
+
 impl LoadRun {
     pub(super) fn new(plan: LoadPlan, start: Timestamp) -> Self {
         Self {
@@ -134,8 +170,11 @@ impl LoadRun {
             transfers: BTreeMap::new(),
             parts: Vec::new(),
             counting: VecDeque::new(),
+            fresh: Fresh::default(),
+            ceilings: Ceilings::default(),
             ended_early: BTreeMap::new(),
             limits: [None; 2],
+            climbed_again: [false; 2],
             watch: None,
             draining: None,
             outside: false,
@@ -212,10 +251,11 @@ impl Engine {
             }
             Stage::Asked(until) => self.begin_blocks(now, until, &mut load),
             Stage::Running(until) => self.look_at_step(now, until, &mut load),
-            Stage::Counting if load.counting.is_empty() => load.stage = Stage::Over,
+            Stage::Counting if load.counting.is_empty() && load.fresh.is_idle() => load.stage = Stage::Over,
             Stage::Pause(_) | Stage::Counting | Stage::Over => {}
         }
         self.count(now, &mut load);
+        self.fresh_due(now, &mut load);
         if load.stage == Stage::Over {
             // What measured beside the load has nothing more to measure.
             for flow in self.flows.values_mut().filter(|f| f.spec.purpose == Purpose::Loaded) {
@@ -344,7 +384,8 @@ impl Engine {
     pub(super) fn load_answered(&mut self, about: FlowNo, asked: &BulkRequest, reply: Option<BulkReply>) {
         let Some(load) = &mut self.load else { return };
         let number = asked.order.number;
-        let ours = load.parts.iter_mut().find(|p| p.flow == about && p.order.number == number);
+        let parts = load.parts.iter_mut().chain(load.fresh.part_mut());
+        let ours = parts.into_iter().find(|p| p.flow == about && p.order.number == number);
         if let Some(part) = ours.filter(|_| !asked.stop) {
             part.refused = reply.is_none();
             part.granted = reply;
@@ -365,6 +406,7 @@ impl Engine {
             return;
         };
         let wanted = counting.bins.clone();
+        load.ceilings.listener = load.ceilings.listener.or(reply.ceiling);
         counting
             .remote
             .extend(reply.bins.iter().filter(|b| wanted.contains(&b.index)).map(|b| (b.index, *b)));
@@ -479,22 +521,8 @@ impl Engine {
             } else if now < part.begun + part.order.length() {
                 self.ask_load(now, part.flow, part.order, true);
             }
-            let bins = part.told_to..u32::MAX;
             let others = beside.iter().filter(|no| **no != part.flow).copied().collect();
-            load.counting.push_back(Counting {
-                step: step.clone(),
-                number: load.told,
-                beside: others,
-                ask_at: now + drain,
-                give_up: now + drain + COUNTS_WITHIN,
-                next: bins.start,
-                bins,
-                asked: None,
-                remote: BTreeMap::new(),
-                done: part.granted.is_none(),
-                to: now,
-                part,
-            });
+            load.counting.push_back(Counting::ended(step.clone(), load.told, part, others, now, drain));
         }
         load.told += 1;
         load.stage = Stage::Pause(now + load.plan.gap);
@@ -511,6 +539,10 @@ impl Engine {
             asked.push(flow);
             if counting.done {
                 if let Some(told) = tell(&counting, load.transfers.get(&flow)) {
+                    if told.carrier == Carrier::Udp {
+                        self.tell_ceilings(now, load, told.size);
+                    }
+                    self.fresh_wanted(now, load, &counting.step, &told);
                     self.observe(Observation::Load(told));
                 }
                 continue;
@@ -531,7 +563,7 @@ impl Engine {
         }
         waiting.append(&mut load.counting);
         load.counting = waiting;
-        if load.stage == Stage::Counting && load.counting.is_empty() {
+        if load.stage == Stage::Counting && load.counting.is_empty() && load.fresh.is_idle() {
             load.stage = Stage::Over;
         }
     }

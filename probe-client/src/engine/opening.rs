@@ -525,6 +525,7 @@ impl Engine {
         flow.ledger_from = flow.next_seq();
         flow.look = None;
         flow.state = State::Open;
+        flow.boot = Some(accept.boot);
         flow.moves = 0;
         flow.proof = None;
         let first = flow.opened_at.is_none();
@@ -599,6 +600,7 @@ impl Engine {
         if let Some((old, last_seen)) = self.boot
             && old != boot
         {
+            self.boot_changed(now);
             self.observe(Observation::ListenerRestarted(ListenerRestarted {
                 last_seen,
                 at: now,

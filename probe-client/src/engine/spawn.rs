@@ -252,10 +252,16 @@ impl Engine {
     }
 
     /// Tries a fresh port in the place of a flow that does not answer; whether there is or will be one.
-    pub(super) fn follow(&mut self, now: Timestamp, place: u32) -> bool {
+    pub(super) fn follow(&mut self, now: Timestamp, place: u32, no: FlowNo) -> bool {
         let Some(line) = self.spawner.line(place) else { return false };
+        let older = line.current.filter(|current| line.next == Some(no) && *current != no);
         if line.next.is_none() && line.due.is_none() {
             self.lay_rebirth(now, place, now);
+        }
+        // It got through and died in its turn while the one before was still being watched: that one is dead for sure, and
+        // the place is for the next of them. What kills flows at an age of seconds is told by many of them.
+        if let Some(older) = older {
+            self.end_flow(now, older, End::TimedOut);
         }
         true
     }

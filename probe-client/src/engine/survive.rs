@@ -24,7 +24,12 @@ pub(super) struct Faults {
     moved: Vec<(IpAddr, IpAddr)>,
     /// The way that the sockets were opened on, while there is none, and since when there is none.
     lost_way: Option<(String, Timestamp)>,
+    /// When the host woke last from a sleep.
+    awake_since: Timestamp,
 }
+
+/// What is left of a late wake-up beside a sleep and is shorter is the waking itself.
+const WAKING: Duration = Duration::from_secs(1);
 
 /// How the way to the network is called where there is none.
 const NO_WAY: &str = "none";
@@ -42,8 +47,10 @@ impl Faults {
 
 impl Engine {
     pub(super) fn host_fault(&mut self, from: Timestamp, to: Timestamp, what: HostFault) {
+        let mut from = from;
         match &what {
             HostFault::Suspended => {
+                self.faults.awake_since = to;
                 self.exclude_between(from, to, Excluded::Suspended);
                 self.forgive(to);
                 self.void_gaps(from, to);
@@ -51,7 +58,16 @@ impl Engine {
             HostFault::ClockStepped(by) => {
                 self.wall_offset = self.wall_offset.saturating_add(*by);
             }
-            HostFault::Stalled => self.forgive(to),
+            HostFault::Stalled => {
+                self.forgive(to);
+                // A host that slept is not told twice, as one that was too busy.
+                if from < self.faults.awake_since {
+                    from = self.faults.awake_since;
+                    if to.since(from) < WAKING {
+                        return;
+                    }
+                }
+            }
             HostFault::ReceiveOverflow(_) | HostFault::NotRunning | HostFault::NotRecorded(_) => {}
             HostFault::SendFailed(_) | HostFault::ListenerStalled => return self.gather(from, to, what),
             HostFault::InterfaceChanged { old, new } => {

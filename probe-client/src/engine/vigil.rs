@@ -19,6 +19,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 const WATCHED: Duration = Duration::from_secs(60);
 /// A flow that answers again is believed after so long; until then its successor stays.
 const BELIEVED: Duration = Duration::from_secs(30);
+/// Unanswered probes in a row that are enough where the listener's boot that it was opened with is gone.
+const ORPHAN: usize = 2;
 /// Nothing heard from anybody for so long, and for several intervals: the path is out.
 const OUT: Duration = Duration::from_secs(3);
 /// From here on probes are thinned out.
@@ -37,13 +39,15 @@ pub(super) struct Vigil {
     heard: Timestamp,
     /// Since when the path is there, as far as is known.
     back: Timestamp,
+    /// When the boot of the listener that answers now was first heard of.
+    boot_since: Timestamp,
     out_after: Duration,
 }
 
 impl Vigil {
     pub(super) fn new(plan: &Plan, now: Timestamp) -> Self {
         let interval = plan.shortest_interval().unwrap_or_default();
-        Self { heard: now, back: now, out_after: OUT.max(interval * 4) }
+        Self { heard: now, back: now, boot_since: now, out_after: OUT.max(interval * 4) }
     }
 }
 
@@ -162,10 +166,29 @@ impl Engine {
         self.at(now + next, Reason::Look);
     }
 
+    /// Another boot of the listener answers.
+    pub(super) fn boot_changed(&mut self, now: Timestamp) {
+        self.vigil.boot_since = now;
+    }
+
+    /// Whether a flow is a connection to a boot of the listener that is gone: it and all others of that boot were last
+    /// heard before another one answered. Where two listeners share a name, both boots are heard.
+    fn is_orphan(&self, flow: &Flow) -> bool {
+        let former =
+            flow.has_stream() && self.boot.is_some_and(|(boot, _)| flow.boot.is_some_and(|b| b != boot));
+        let of_it = |other: &&Flow| other.boot == flow.boot;
+        let heard = |other: &Flow| other.last_reply.is_some_and(|at| at >= self.vigil.boot_since);
+        former && !self.flows.values().filter(of_it).any(heard)
+    }
+
     fn look_at(&mut self, now: Timestamp, no: FlowNo) {
         let Some(flow) = self.flow(no) else { return };
         if !flow.is_watched() || !flow.is_open() {
             return;
+        }
+        if self.is_orphan(flow) && flow.unanswered(now, flow.judged_from).0 >= ORPHAN {
+            // No answer is to be waited for beside its successor: who had its keys is no more.
+            return self.end_flow(now, no, End::ListenerRestarted);
         }
         let limit = flow.unanswered_limit();
         let (line, last) = (flow.line, flow.last_reply.unwrap_or(now));
@@ -192,7 +215,7 @@ impl Engine {
         let followed = flow.silent.and_then(|silent| silent.followed);
         match followed {
             None if count >= limit && first.is_some_and(|first| self.others_heard(no, first)) => {
-                let follows = line.is_some_and(|place| self.follow(now, place));
+                let follows = line.is_some_and(|place| self.follow(now, place, no));
                 if let Some(silent) = self.flows.get_mut(&no).and_then(|flow| flow.silent.as_mut()) {
                     silent.followed = follows.then_some(now);
                 }

@@ -52,6 +52,8 @@ const CROSSED_LONG: [(u64, u16, u64); 6] =
     [(110, 300, 32), (170, 120, 34), (90, 200, 37), (140, 420, 41), (210, 250, 46), (125, 160, 52)];
 /// When the experiments of a minute end, since the start.
 const EXPERIMENTS: Duration = Duration::from_secs(31);
+/// The busy flows of these end so long before: a bucket that they have emptied fills again before the load begins.
+const REST: Duration = Duration::from_millis(700);
 /// Measuring after the openings, with an invite.
 const MEASURE: Duration = Duration::from_secs(24);
 /// The same of `--full`.
@@ -148,7 +150,7 @@ impl Plan {
                 size,
                 interval: ms(interval),
                 start: Start::At(ms(start)),
-                life: Life::For(EXPERIMENTS.saturating_sub(ms(start))),
+                life: Life::For(EXPERIMENTS.saturating_sub(ms(start) + REST)),
                 ..FlowSpec::new(format!("udp/crossed/{n}"), Carrier::Udp, Dress::Random, Purpose::Crossed, to)
             });
         }

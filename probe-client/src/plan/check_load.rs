@@ -147,6 +147,7 @@ fn steps_of(rate_bps: u64, stair: u16, up: bool) -> Vec<LoadStep> {
         bin: BIN,
         stops_early: false,
         slice: None,
+        fresh: None,
         stair,
         adapts: Some(adapts),
     };

@@ -35,6 +35,8 @@ pub struct LoadStep {
     pub stops_early: bool,
     /// A long step is told in slices of this length while it goes on.
     pub slice: Option<Duration>,
+    /// Where a slice arrives with a fifth of it missing, a fresh flow sends the same for so long beside the old one.
+    pub fresh: Option<Duration>,
     /// Steps of one stair, the rates of which ascend, have the same number: after two that ended early, the others are
     /// left out.
     pub stair: u16,

@@ -61,8 +61,12 @@ const BESIDE_EVERY: Duration = Duration::from_millis(200);
 const QUIET: Duration = Duration::from_secs(8);
 /// The quiet part when the whole is short.
 const SHORT_QUIET: Duration = Duration::from_secs(4);
-/// A transfer is told in slices.
+/// A transfer is told in slices: six of them at least, unless they would be too short to tell a rate.
 const SLICE: Duration = Duration::from_secs(10);
+const SHORTEST_SLICE: Duration = Duration::from_secs(2);
+const SLICES: u32 = 6;
+/// When it is slowed, a fresh flow tries the same for so long.
+const FRESH: Duration = Duration::from_secs(4);
 const BIN: Duration = Duration::from_millis(100);
 /// Time for the last counts.
 const AFTER: Duration = Duration::from_secs(6);
@@ -112,7 +116,8 @@ impl Plan {
             length: options.length,
             bin: BIN,
             stops_early: false,
-            slice: Some(SLICE),
+            slice: Some((options.length / SLICES).clamp(SHORTEST_SLICE, SLICE)),
+            fresh: Some(FRESH),
             stair: 0,
             adapts: None,
         };

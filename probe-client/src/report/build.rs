@@ -60,6 +60,7 @@ pub fn build(analysis: Analysis, origin: Origin) -> Report {
         events: analysis.events.into_iter().map(event).collect(),
         transfers: analysis.transfers,
         under_load: analysis.under_load,
+        unlimited: analysis.unlimited,
         path_mtu: analysis.path_mtu,
         clock: analysis.clock,
         instrument: analysis.instrument,

@@ -2,7 +2,7 @@
 
 use probe_analysis::model::{
     AddressReachability, ClockSummary, FlowGroup, FlowSummary, Instrument, LoadedDelay, Meanwhile,
-    PathMtuSummary, PathSummary, Reachability, Recovery, Refused, TransferSummary, Verdict,
+    PathMtuSummary, PathSummary, Reachability, Recovery, Refused, TransferSummary, Unlimited, Verdict,
 };
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Finding};
@@ -46,6 +46,9 @@ pub struct Report {
     pub transfers: Vec<TransferSummary>,
     /// Delay of each class while load is on the line, beside that without.
     pub under_load: Vec<LoadedDelay>,
+    /// Up to which rates a load found no limit, by direction; only where one was laid on the path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlimited: Vec<Unlimited>,
     /// Largest packets in each direction.
     pub path_mtu: Vec<PathMtuSummary>,
     /// The clocks of both ends.

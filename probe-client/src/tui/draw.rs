@@ -141,8 +141,8 @@ fn header(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look, now: Ti
             Span::styled(format!(" NOT WRITING: {why}"), look.style(Color::Red).add_modifier(Modifier::BOLD))
         }
     };
-    let open = state.rows.values().filter(|row| row.health == Health::Open).count();
-    let second = vec![file, Span::raw(format!("; {open} flows open, {} opened so far", state.flows_opened))];
+    let second =
+        vec![file, Span::raw(format!("; {}, {} opened so far", state.open_flows(), state.flows_opened))];
     frame.render_widget(Paragraph::new(vec![Line::from(first), Line::from(second)]), area);
 }
 
@@ -153,8 +153,40 @@ fn count(n: u64) -> String {
     }
 }
 
+/// A column of the table: its head, and how wide it is; the name takes what is left.
+const COLUMNS: [(&str, u16); 8] = [
+    ("flow", NAME_WIDTH),
+    ("", 9),
+    ("sent", 8),
+    ("lost up", 8),
+    ("down", 7),
+    ("unknown", 7),
+    ("loss", 8),
+    ("delay", 10),
+];
+/// A name is shown with at least so many columns.
+const NAME_WIDTH: u16 = 16;
+/// Columns that are left out where there is no room, the first one first: what they tell is told by others too.
+const SPARED: [usize; 5] = [5, 6, 2, 7, 1];
+
+/// Places of the columns that are shown on so many columns of the screen.
+fn columns(width: u16) -> Vec<usize> {
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    let need = |shown: &[usize]| shown.iter().map(|at| COLUMNS[*at].1 + 1).sum::<u16>() - 1;
+    for spared in SPARED {
+        if need(&shown) <= width {
+            break;
+        }
+        shown.retain(|at| *at != spared);
+    }
+    shown
+}
+
 fn table(frame: &mut Frame<'_>, area: Rect, rows: &[&Row], look: &Look) {
-    let header = ["flow", "", "sent", "lost up", "down", "unknown", "loss", "delay"];
+    let shown = columns(area.width);
+    let pick = |mut cells: Vec<Cell<'static>>| -> TableRow<'static> {
+        TableRow::new(shown.iter().map(|at| std::mem::take(&mut cells[*at])).collect::<Vec<_>>())
+    };
     let body = rows.iter().map(|row| {
         let (word, style) = match &row.health {
             Health::Opening if row.sent > 0 => ("", Style::new()),
@@ -173,7 +205,7 @@ fn table(frame: &mut Frame<'_>, area: Rect, rows: &[&Row], look: &Look) {
             let style = if bad && n > 0 { look.style(Color::Red) } else { Style::new() };
             Cell::from(Line::from(count(n)).right_aligned()).style(style)
         };
-        TableRow::new([
+        pick(vec![
             Cell::from(row.name.clone()),
             Cell::from(word).style(style),
             number(row.sent, false),
@@ -184,23 +216,18 @@ fn table(frame: &mut Frame<'_>, area: Rect, rows: &[&Row], look: &Look) {
             Cell::from(Line::from(delay).right_aligned()),
         ])
     });
-    let widths = [
-        Constraint::Min(16),
-        Constraint::Length(9),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(7),
-        Constraint::Length(7),
-        Constraint::Length(8),
-        Constraint::Length(10),
-    ];
-    let head = header.iter().enumerate().map(|(at, name)| {
+    let widths = shown.iter().map(|at| match *at {
+        0 => Constraint::Min(COLUMNS[0].1),
+        at => Constraint::Length(COLUMNS[at].1),
+    });
+    let head = COLUMNS.iter().enumerate().map(|(at, (name, _))| {
         let line = Line::from(*name);
         Cell::from(if at < 2 { line } else { line.right_aligned() })
     });
+    let head = pick(head.collect());
     let table = Table::new(body, widths)
         .column_spacing(1)
-        .header(TableRow::new(head).style(Style::new().add_modifier(Modifier::BOLD)))
+        .header(head.style(Style::new().add_modifier(Modifier::BOLD)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
         .block(Block::new().borders(Borders::TOP));
     let mut at = TableState::default().with_selected(Some(look.selected));
@@ -271,11 +298,14 @@ fn footer(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
     frame.render_widget(Paragraph::new(text).style(Style::new().add_modifier(Modifier::REVERSED)), area);
 }
 
+/// Lines of the help at its full width, its frame included.
+const HELP_HEIGHT: u16 = 15;
+
 fn help(frame: &mut Frame<'_>, area: Rect) {
     let text = "up, down, j, k   choose a flow\npage up, down     eight at a time\ns                scale of the chart: from 1 minute to the whole run\n\
         p, space         pause this view; measuring goes on\nq                end the run in order; everything is written\nCtrl-C           the same at once; twice: stop without waiting\n\
         h, ?             this help\n\nProbes are counted once their fate is known, some seconds after they were sent.\n\nAny key closes this.";
-    let (width, height) = (76.min(area.width), 13.min(area.height));
+    let (width, height) = (76.min(area.width), HELP_HEIGHT.min(area.height));
     let place =
         Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     frame.render_widget(Clear, place);

@@ -60,8 +60,7 @@ fn tell(state: &mut State) {
 
 /// How it goes, in one line.
 pub(super) fn minute(state: &State, now: Timestamp) -> String {
-    let open = state.rows.values().filter(|row| row.health == super::state::Health::Open).count();
-    let mut parts = vec![format!("{open} flows open")];
+    let mut parts = vec![state.open_flows()];
     if let Some(all) = &state.all {
         let unknown =
             if all.lost_unknown > 0 { format!(", {} unknown", all.lost_unknown) } else { String::new() };

@@ -17,6 +17,7 @@ mod state;
 mod terminal;
 
 use std::io::IsTerminal;
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -96,7 +97,9 @@ fn is_capable() -> bool {
 
 fn show(subject: &Subject, terminal: bool, news: &Receiver<News>) {
     let mut state = State::new(subject.target.clone(), subject.length);
-    if terminal && terminal::run(&mut state, subject, news).is_ok() {
+    // A view that breaks leaves the lines.
+    let drawn = AssertUnwindSafe(|| terminal::run(&mut state, subject, news));
+    if terminal && matches!(std::panic::catch_unwind(drawn), Ok(Ok(()))) {
         return;
     }
     lines::run(&mut state, &subject.file, news);

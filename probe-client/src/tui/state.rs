@@ -1,6 +1,6 @@
 //! What a watcher of a running soak sees: observations in, rows and lines out. Time is an argument.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use probe_analysis::observation::{End, Fate, FlowNo, HostFault, Observation, Probe, Purpose};
@@ -83,6 +83,8 @@ pub(crate) struct State {
     told: usize,
     gathered: Vec<Gathered>,
     pub(crate) file: Status,
+    /// Flows of every kind that are open, those without a row included.
+    open: BTreeSet<FlowNo>,
     pub(crate) flows_opened: u64,
 }
 
@@ -152,7 +154,7 @@ impl State {
                 }
             }
             Observation::FlowOpened(o) => {
-                self.flows_opened += 1;
+                self.flows_opened += u64::from(self.open.insert(o.flow));
                 self.health(o.flow, Health::Open);
             }
             Observation::FlowEnded(o) => self.ended(o.flow, o.at, &o.end),
@@ -249,6 +251,13 @@ impl State {
         new
     }
 
+    /// `42 flows open, 5 of them silent`.
+    pub(crate) fn open_flows(&self) -> String {
+        let silent = self.rows.values().filter(|row| row.health == Health::Silent).count();
+        let silent = if silent > 0 { format!(", {silent} of them silent") } else { String::new() };
+        format!("{} flows open{silent}", self.open.len())
+    }
+
     /// Time since the run's start.
     pub(crate) fn elapsed(&self, now: Timestamp) -> Duration {
         since(self.start, now)
@@ -275,6 +284,7 @@ impl State {
             End::ListenerRestarted => ("forgotten", None),
             End::Error(_) => ("failed", Some("failed")),
         };
+        self.open.remove(&flow);
         self.health(flow, Health::Over(word));
         if let Some(does) = does {
             self.gather(at, flow, does, None);

@@ -1,13 +1,12 @@
 //! The terminal: keys in, frames out. It is put back as it was, also after a panic anywhere in the program.
 
-use std::io::{self, Stderr};
-use std::sync::Once;
+use std::io::{self, BufWriter, Stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Mutex, Once, PoisonError, TryLockError};
 use std::time::Duration;
 
 use probe_net::clock;
-use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -15,6 +14,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::{Frame, Terminal};
 
 use super::draw::{Look, draw};
 use super::state::State;
@@ -25,11 +25,16 @@ const FRAME: Duration = Duration::from_millis(250);
 /// Observations taken between two looks at the keys, at most.
 const AT_ONCE: usize = 4096;
 
+/// Looks at whether a frame is being drawn, before the terminal is given back in the middle of it.
+const LOOKS: u32 = 20;
+
 /// Whether the terminal is ours at present.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Held while a frame is drawn: what another thread's panic gives back is not drawn upon afterwards.
+static DRAWING: Mutex<()> = Mutex::new(());
 
-/// The terminal, taken; given back when this goes away.
-struct Taken(Terminal<CrosstermBackend<Stderr>>);
+/// The terminal, taken; given back when this goes away. A frame leaves in one piece, not letter by letter.
+struct Taken(Terminal<CrosstermBackend<BufWriter<Stderr>>>);
 
 impl Taken {
     fn take() -> io::Result<Self> {
@@ -44,8 +49,17 @@ impl Taken {
         TAKEN.store(true, Ordering::Release);
         let taken = enable_raw_mode()
             .and_then(|()| execute!(io::stderr(), EnterAlternateScreen))
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stderr())));
+            .and_then(|()| Terminal::new(CrosstermBackend::new(BufWriter::new(io::stderr()))));
         taken.map(Self).inspect_err(|_| give_back())
+    }
+
+    /// Draws a frame; false where the terminal is not ours any more.
+    fn draw(&mut self, draws: impl FnOnce(&mut Frame<'_>)) -> io::Result<bool> {
+        let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+        if !TAKEN.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        self.0.draw(draws).map(|_| true)
     }
 }
 
@@ -57,6 +71,15 @@ impl Drop for Taken {
 
 fn give_back() {
     if TAKEN.swap(false, Ordering::AcqRel) {
+        // Not waited for without end: it may be the drawing that panics.
+        let mut drawing = DRAWING.try_lock();
+        for _ in 0..LOOKS {
+            if !matches!(drawing, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            std::thread::sleep(FRAME / LOOKS);
+            drawing = DRAWING.try_lock();
+        }
         // Nobody is left to be told where this fails.
         let _ = disable_raw_mode();
         let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
@@ -94,7 +117,9 @@ pub(super) fn run(state: &mut State, subject: &Subject, news: &Receiver<News>) -
         }
         let shown = paused.as_ref().unwrap_or(state);
         let at = look.paused_at.filter(|_| look.paused).unwrap_or(now);
-        taken.0.draw(|frame| draw(frame, shown, &mut look, at))?;
+        if !taken.draw(|frame| draw(frame, shown, &mut look, at))? {
+            return Ok(());
+        }
         if event::poll(FRAME)? {
             while event::poll(Duration::ZERO)? {
                 if let Event::Key(key) = event::read()?

@@ -50,7 +50,7 @@ fn a_screen_of_80_by_24_shows_everything_that_was_asked_for() {
     for wanted in [
         "203.0.113.7:8886",
         "measuring; 0:05:00 gone, 11:55:00 left",
-        "file 1.2 MB; 37 flows open",
+        "file 1.2 MB; 42 flows open, 5 of them silent, 42 opened so far",
         "flow",
         "lost up",
         "all flows",
@@ -98,7 +98,8 @@ fn every_size_can_be_drawn_and_keys_do_what_the_help_says() {
         screen(&state, &mut look, now, 80, 24);
     }
     wants_to_stop(key(KeyCode::Char('?')), &mut look);
-    assert!(screen(&state, &mut look, now, 80, 24).join("\n").contains("pause this view"));
+    let help = screen(&state, &mut look, now, 80, 24).join("\n");
+    assert!(help.contains("pause this view") && help.contains("Any key closes this"), "{help}");
     wants_to_stop(key(KeyCode::Esc), &mut look);
     wants_to_stop(key(KeyCode::Char('p')), &mut look);
     assert!(look.paused && !look.help);
@@ -109,6 +110,18 @@ fn every_size_can_be_drawn_and_keys_do_what_the_help_says() {
     wants_to_stop(key(KeyCode::Char('q')), &mut look);
     assert!(wants_to_stop(key(KeyCode::Char('y')), &mut look));
     assert!(wants_to_stop(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL), &mut look));
+}
+
+#[test]
+fn on_a_narrow_screen_whole_columns_are_left_out_and_none_is_cut() {
+    let (state, now) = watched(60);
+    for (width, kept, left_out) in [(80, "unknown", "!"), (79, "loss", "unknown"), (40, "lost up", "sent")] {
+        let shown = screen(&state, &mut Look::default(), now, width, 24);
+        let head = shown.iter().find(|row| row.starts_with("flow")).unwrap();
+        assert!(head.contains(kept) && !head.contains(left_out), "{width}: {head}");
+        let row = shown.iter().find(|row| row.starts_with("all flows")).unwrap();
+        assert!(row.contains(&state.all.as_ref().unwrap().lost_up.to_string()), "{width}: {row}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use probe_protocol::bulk::{Order, Side, Transfer};
-use probe_protocol::control::{BinsRequest, BulkReply, BulkRequest, ControlRefusal, Reply};
+use probe_protocol::control::{BinsReply, BinsRequest, BulkReply, BulkRequest, ControlRefusal, Reply};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::id::FlowId;
@@ -104,5 +104,6 @@ pub fn begin(
 pub fn bins(transfer: &mut Transfer, request: &BinsRequest, most: usize) -> Option<Reply> {
     let tally = transfer.tally_mut(request.order)?;
     tally.bins.settle_below(request.from);
-    Some(Reply::Bins(tally.page(request.from, most)))
+    let page = tally.page(request.from, most);
+    Some(Reply::Bins(BinsReply { ceiling: transfer.ceiling(), ..page }))
 }

@@ -5,7 +5,7 @@
 //! | Part | does |
 //! | --- | --- |
 //! | [`Order`] | says what is to be sent: rate, size, burst, length |
-//! | [`Schedule`] | when each block is due; slots that were missed are counted, never made up for |
+//! | [`Schedule`] | when each block is due; slots that were missed are counted, and never made up for with a burst |
 //! | [`Transfer`] | sends and receives the blocks of one flow, acknowledges them, counts them in [`Bin`]s |
 //!
 //! A block is a record like any other: the tag covers its head and its 32-byte body, so that a forged one does not
@@ -17,6 +17,7 @@
 
 mod bins;
 mod block;
+mod ceiling;
 mod schedule;
 mod transfer;
 
@@ -26,7 +27,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::bins::{Bin, Bins};
 pub use self::block::{BlockBody, MAX_SACK_RANGES, SackBody};
-pub use self::schedule::{Due, LATE, LATE_ON_STREAMS, Schedule};
+pub use self::ceiling::Ceiling;
+pub use self::schedule::{BEHIND, Due, LATE, LATE_ON_STREAMS, Schedule};
 pub use self::transfer::{Counted, Heard, Side, Tally, Transfer};
 use crate::wire::{MAX_LEN, MIN_LEN};
 
@@ -34,6 +36,9 @@ use crate::wire::{MAX_LEN, MIN_LEN};
 pub const MIN_BIN: Duration = Duration::from_micros(100);
 /// From one acknowledgement to the next, while blocks arrive.
 pub const SACK_EVERY: Duration = Duration::from_millis(50);
+/// An order this long is a transfer: its rate is what counts, not the moment of each block. It makes up for short stalls
+/// of its sender ([`BEHIND`]), and is not worth a core that spins.
+pub const TRANSFER_FROM: Duration = Duration::from_secs(5);
 /// A listener that hears no acknowledgement for this long stops sending.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
@@ -72,6 +77,11 @@ impl Order {
     /// How long it sends.
     pub const fn length(&self) -> Duration {
         Duration::from_micros(self.length_us)
+    }
+
+    /// Whether it is as long as a transfer ([`TRANSFER_FROM`]).
+    pub const fn is_transfer(&self) -> bool {
+        self.length_us >= TRANSFER_FROM.as_micros() as u64
     }
 
     /// Length of a bin.

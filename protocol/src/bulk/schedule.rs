@@ -11,6 +11,10 @@ pub const LATE: Duration = Duration::from_millis(1);
 /// The same where a runtime's timer of whole milliseconds does the pacing: on streams, whose stack paces them anew.
 pub const LATE_ON_STREAMS: Duration = Duration::from_millis(5);
 
+/// A transfer may fall this far behind before its slots are missed. It makes up for that at twice its rate: a target rate
+/// is kept over a stall of the scheduler's, and no burst leaves.
+pub const BEHIND: Duration = Duration::from_millis(200);
+
 /// What may leave now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Due {
@@ -32,7 +36,12 @@ pub struct Schedule {
     total: u64,
     /// The next slot.
     next: u64,
+    /// Slots that may be late and leave at once.
     late: u64,
+    /// Slots that may be late at all.
+    behind: u64,
+    /// Before this nothing leaves that is made up for.
+    hold: Timestamp,
 }
 
 impl Schedule {
@@ -44,8 +53,21 @@ impl Schedule {
         let paced = u128::from(order.length_us) * rate / (bits * 1_000_000);
         let total = u64::try_from(paced).unwrap_or(u64::MAX).saturating_add(u64::from(order.burst));
         // A slow end's bursts must not grow beyond one slot.
-        let late = u64::try_from(late.as_nanos() * rate / (bits * 1_000_000_000)).unwrap_or(u64::MAX);
-        Self { start, bits, rate, burst: u64::from(order.burst), total: total.max(1), next: 0, late }
+        let slots = |time: Duration| {
+            u64::try_from(time.as_nanos() * rate / (bits * 1_000_000_000)).unwrap_or(u64::MAX)
+        };
+        let behind = if order.is_transfer() { slots(late.max(BEHIND)) } else { slots(late) };
+        Self {
+            start,
+            bits,
+            rate,
+            burst: u64::from(order.burst),
+            total: total.max(1),
+            next: 0,
+            late: slots(late),
+            behind,
+            hold: Timestamp::ZERO,
+        }
     }
 
     /// The blocks that may leave now, at most `most`. Slots that are too late are passed over.
@@ -53,11 +75,20 @@ impl Schedule {
         let reached = self.reached(now);
         let mut missed = 0;
         if self.next >= self.burst {
-            let oldest = reached.saturating_sub(self.late.saturating_add(1)).min(self.total);
+            // When all slots are past, what was to be made up for is over, too.
+            let behind = if reached < self.total { self.behind } else { self.late };
+            let oldest = reached.saturating_sub(behind.saturating_add(1)).min(self.total);
             missed = oldest.saturating_sub(self.next);
             self.next += missed;
         }
-        let blocks = reached.saturating_sub(self.next).min(most as u64);
+        let mut blocks = reached.saturating_sub(self.next).min(most as u64);
+        if self.next >= self.burst && reached - self.next > self.late.saturating_add(1) {
+            blocks = if now < self.hold { 0 } else { blocks.min(self.late.saturating_add(1)) };
+            if blocks > 0 {
+                let nanos = u128::from(blocks) * self.bits * 500_000_000 / self.rate;
+                self.hold = now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            }
+        }
         Due { blocks: blocks as usize, missed }
     }
 
@@ -68,7 +99,7 @@ impl Schedule {
 
     /// When the next block is due; none where there is no further.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        (self.next < self.total).then(|| self.slot(self.next))
+        (self.next < self.total).then(|| self.slot(self.next).max(self.hold))
     }
 
     /// All slots are past.
@@ -150,6 +181,37 @@ mod tests {
         // One block each millisecond; 100 ms pass.
         let due = schedule.due(Timestamp(100_000_000), 64);
         assert_eq!(due, Due { blocks: 2, missed: 98 });
+    }
+
+    #[test]
+    fn a_transfer_makes_up_for_a_short_stall_at_twice_its_rate_and_misses_a_long_one() {
+        // One block each millisecond for ten seconds.
+        let order = order(9_600_000, 1200, 0, 10_000_000);
+        let ms = |ms: u64| Timestamp(ms * 1_000_000);
+        for (stall, missed) in [(150u64, 0), (1_000, 800)] {
+            let mut schedule = Schedule::new(&order, Timestamp(0), LATE);
+            let mut now = ms(stall);
+            let (mut sent, mut passed) = (0u64, 0);
+            while now < ms(stall + 400) {
+                let due = schedule.due(now, 64);
+                schedule.sent(due.blocks);
+                assert!(due.blocks <= 2, "no burst");
+                (sent, passed) = (sent + due.blocks as u64, passed + due.missed);
+                now = schedule.next_deadline().unwrap().max(now);
+            }
+            // Twice the rate while it is behind, and then the rate.
+            assert_eq!((sent, passed), (stall + 400 - missed, missed), "{stall}");
+        }
+    }
+
+    #[test]
+    fn what_a_transfer_is_behind_at_its_end_is_missed() {
+        let order = order(9_600_000, 1200, 0, 10_000_000);
+        let mut schedule = Schedule::new(&order, Timestamp(0), LATE);
+        let due = schedule.due(Timestamp(10_100_000_000), 64);
+        assert_eq!(due, Due { blocks: 2, missed: 9_998 });
+        schedule.sent(2);
+        assert!(schedule.is_over());
     }
 
     #[test]

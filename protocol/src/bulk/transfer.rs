@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Bins, BlockBody, LATE, MAX_SACK_RANGES, Order, SACK_EVERY, SILENCE, SackBody, Schedule};
+use super::{
+    Bins, BlockBody, Ceiling, LATE, MAX_SACK_RANGES, Order, SACK_EVERY, SILENCE, SackBody, Schedule,
+};
 use crate::control::{Arrival, BinsReply};
 use crate::ledger::{ReceiptBounds, Receipts};
 use crate::time::Timestamp;
@@ -65,6 +67,7 @@ impl Tally {
             forgotten: self.bins.forgotten(),
             bins,
             next: rest.next().map(|bin| bin.index),
+            ceiling: None,
         }
     }
 }
@@ -122,6 +125,7 @@ pub struct Transfer {
     highest_sack: Option<u64>,
     heard: Timestamp,
     unexpected: u64,
+    ceiling: Option<Ceiling>,
 }
 
 impl std::fmt::Debug for Transfer {
@@ -151,6 +155,7 @@ impl Transfer {
             highest_sack: None,
             heard: Timestamp::ZERO,
             unexpected: 0,
+            ceiling: None,
         }
     }
 
@@ -261,6 +266,16 @@ impl Transfer {
     /// Blocks of orders that were not announced.
     pub fn unexpected(&self) -> u64 {
         self.unexpected
+    }
+
+    /// What this end moves by itself, as whoever moves the load has measured it.
+    pub const fn ceiling(&self) -> Option<Ceiling> {
+        self.ceiling
+    }
+
+    /// Tells what this end moves by itself.
+    pub const fn set_ceiling(&mut self, ceiling: Option<Ceiling>) {
+        self.ceiling = ceiling;
     }
 
     /// The latest acknowledgement of the order that is being sent, or was last.

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::codec::{ControlError, decode_reply, decode_request, encode_reply, encode_request};
-use crate::bulk::{Bin, Order};
+use crate::bulk::{Bin, Ceiling, Order};
 use crate::time::Timestamp;
 use crate::wire::id::FlowId;
 
@@ -337,6 +337,8 @@ pub struct BinsReply {
     pub bins: Vec<Bin>,
     /// Bins before this one are all in this reply; ask again from here. None where there is none from here on.
     pub next: Option<u32>,
+    /// What the listener moves by itself; none where it has not measured that.
+    pub ceiling: Option<Ceiling>,
 }
 
 /// Why a request was not answered.

@@ -6,10 +6,12 @@
 //! | [`delay`] | the round trip's floor, on an idle and on a saturated machine; how exactly probes leave |
 //! | [`idle`] | what a listener takes that has nothing to do |
 //! | [`sessions`] | ten thousand sessions on one listener |
+//! | [`bulk`] | how much one flow moves, and what that costs at either end |
 //!
 //! A ratio is taken within one round, whose two halves follow each other at once; over the rounds its median, minimum
 //! and maximum are told. A tool that is not installed is left out with a word. Nothing here is a test.
 
+pub mod bulk;
 pub mod delay;
 pub mod echoes;
 mod figures;
@@ -70,6 +72,8 @@ pub struct Effort {
     pub sessions: Duration,
     /// How many sessions.
     pub session_count: usize,
+    /// Length of one turn of a bulk load.
+    pub bulk: Duration,
 }
 
 impl Effort {
@@ -80,6 +84,7 @@ impl Effort {
         delay: Duration::from_secs(4),
         sessions: Duration::from_secs(20),
         session_count: 10_000,
+        bulk: Duration::from_secs(5),
     };
     /// About one minute.
     pub const QUICK: Self = Self {
@@ -88,6 +93,7 @@ impl Effort {
         delay: Duration::from_millis(1200),
         sessions: Duration::from_secs(5),
         session_count: 10_000,
+        bulk: Duration::from_secs(2),
     };
 }
 

@@ -58,7 +58,12 @@ impl Program {
 
     /// CPU time of all its threads so far.
     pub(super) fn cpu(&self) -> Option<Duration> {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        Self::cpu_of(self.child.id())
+    }
+
+    /// The same of any process.
+    pub(super) fn cpu_of(process: u32) -> Option<Duration> {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).ok()?;
         let nanos = threads.flatten().filter_map(|thread| schedstat(&thread.path()));
         Some(Duration::from_nanos(nanos.sum()))
     }

@@ -27,7 +27,8 @@ mod linux {
 
     /// The pair's speed beside that of the tools people use today, in turns on this machine.
     ///
-    /// Nothing leaves the loopback interface. irtt and sockperf are compared with where they are installed.
+    /// Nothing leaves loopback and namespaces of its own. irtt, sockperf and iperf3 are compared with where they are
+    /// installed.
     #[derive(Parser)]
     #[command(name = "bench", version)]
     struct Cli {
@@ -58,6 +59,8 @@ mod linux {
         Idle,
         /// Ten thousand sessions.
         Sessions,
+        /// Bulk throughput.
+        Bulk,
     }
 
     pub(crate) fn main() -> ExitCode {
@@ -102,6 +105,9 @@ mod linux {
         }
         if wants(Part::Sessions) {
             figures.rows.extend(bench::sessions::measure(&server, &effort, &mut figures.notes, &mut say)?);
+        }
+        if wants(Part::Bulk) {
+            figures.rows.extend(bench::bulk::measure(&server, &effort, &mut figures.notes, &mut say)?);
         }
         figures.machine.look_again();
         let text = bench::markdown(&figures, &command());

@@ -6,6 +6,7 @@ use probe_analysis::observation::Observation;
 use probe_analysis::{Evidence, analyse};
 use probe_client::cli::Exit;
 use probe_client::plan::check_load::DEFAULT_RATE;
+use probe_client::plan::rehearse::{RehearseOptions, Ways};
 use probe_client::plan::{Depth, Plan, SoakOptions};
 use probe_client::report::{self, Origin, build, json};
 use probe_protocol::finding::Severity;
@@ -91,7 +92,13 @@ pub fn play_and_see(
         }
     })?;
     let quick = scenario.plan.arguments.iter().any(|a| a == "--quick");
-    let whole = build(analyse(&evidence), Origin { id: None, kind: "check", port, quick });
+    let kind = match scenario.plan.kind {
+        PlanKind::Check => "check",
+        PlanKind::Soak => "soak",
+        PlanKind::Rehearse => "rehearse",
+        PlanKind::Doctor => "doctor",
+    };
+    let whole = build(analyse(&evidence), Origin { id: None, kind, port, quick });
     let status = i32::from(Exit::of(&whole, Severity::Degraded).status());
     let report: Report = serde_json::from_str(&json::compact(&whole)?)?;
     let mut judgement = scenario.expect.judge(&report, Some(status));
@@ -125,7 +132,19 @@ pub fn setup_of(scenario: &Scenario, seed: u64) -> Result<Setup, NotPlayed> {
             let options = SoakOptions { length, invited: plan.invited, fresh_every, ..defaults };
             Plan::soak(&targets, &options)
         }
-        PlanKind::Rehearse => return Err(NotPlayed::NoPlan("rehearse")),
+        PlanKind::Rehearse => {
+            let length = plan.length.map_or(Duration::from_secs(60), |length| length.0);
+            let rate = rate(plan)?.ok_or(NotPlayed::Argument("--rate"))?;
+            let ways = match argument(plan, "--direction") {
+                Some("up") => Ways::Up,
+                Some("down") => Ways::Down,
+                Some("both") | None => Ways::Both,
+                Some(_) => return Err(NotPlayed::Argument("--direction")),
+            };
+            let options = RehearseOptions { ways, ..RehearseOptions::new(rate, length) };
+            let [to] = targets;
+            Plan::rehearse(to, &options)
+        }
         PlanKind::Doctor => return Err(NotPlayed::NoPlan("doctor")),
     };
     let listening = match scenario.listener.kind {

@@ -29,6 +29,7 @@ use crate::packet::{Packet, Protocol};
 /// most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const STALL: Duration = Duration::from_millis(50);
+const STOPPED: Duration = Duration::from_secs(1);
 /// What Linux says where its own packet filter drops what a program sends.
 const FORBIDDEN: &str = "Operation not permitted (os error 1)";
 
@@ -679,11 +680,12 @@ impl ClientHost {
         self.due = None;
         self.asleep = Asleep::No;
         let due = self.engine.next_deadline().map_or(Timestamp::NEVER, |(at, _)| at);
-        // As the driver has it: lateness counts where nothing else woke it.
-        if self.backlog.is_empty() && due != Timestamp::NEVER && now.since(due) >= STALL {
+        self.look(now);
+        // As the driver has it: less lateness counts where nothing else woke it.
+        let limit = if self.backlog.is_empty() { STALL } else { STOPPED };
+        if due != Timestamp::NEVER && now.since(due) >= limit {
             self.engine.handle_host(due, now, HostFault::Stalled);
         }
-        self.look(now);
         self.read_backlog(now, io.truth);
         self.wake(now, io);
     }

@@ -283,6 +283,41 @@ impl<'e> Case<'e> {
         })
     }
 
+    /// Whether what a host did explains that nothing was heard between two moments, seconds after the run's start: it
+    /// slept or was started anew, or it was too busy for so much of that time that what is left is too short to be named.
+    /// A busy host that did not look for a moment in a long silence explains nothing.
+    pub fn host_explains_silence(&self, from_s: f64, to_s: f64) -> bool {
+        let was_gone = self.host_did(from_s - HOST_MARGIN, to_s + HOST_MARGIN, |what| {
+            matches!(what, HostFault::Suspended | HostFault::NotRunning)
+        });
+        let stalls = self
+            .evidence
+            .host
+            .iter()
+            .filter(|event| matches!(event.what, HostFault::Stalled | HostFault::ListenerStalled));
+        let within = stalls.map(|event| {
+            let (begin, end) = (self.evidence.seconds(event.from), self.evidence.seconds(event.to));
+            (end.min(to_s) - begin.max(from_s)).max(0.0)
+        });
+        let stalled: f64 = within.sum();
+        was_gone || (stalled > 0.0 && to_s - from_s - stalled < thresholds::BLACKOUT)
+    }
+
+    /// Whether a host did something else between two moments, seconds after the run's start, by which packets are lost.
+    pub fn host_meddled(&self, from_s: f64, to_s: f64) -> bool {
+        self.host_did(from_s - HOST_MARGIN, to_s + HOST_MARGIN, |what| match what {
+            HostFault::ReceiveOverflow(_) | HostFault::SendFailed(_) | HostFault::InterfaceChanged { .. } => {
+                true
+            }
+            HostFault::Suspended
+            | HostFault::NotRunning
+            | HostFault::Stalled
+            | HostFault::ListenerStalled
+            | HostFault::ClockStepped(_)
+            | HostFault::NotRecorded(_) => false,
+        })
+    }
+
     /// Whether a host did something between two moments, seconds after the run's start, that spoils what was seen there.
     pub fn host_acted(&self, from_s: f64, to_s: f64) -> bool {
         self.host_spoiled(from_s - HOST_MARGIN, to_s + HOST_MARGIN)

@@ -9,7 +9,7 @@ use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 
 use super::{Burst, Episode, Ledger, Shift};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, PROMPT};
 use crate::model::{Meanwhile, Recovery};
 use crate::observation::{FlowNo, HostFault, Moved, Purpose};
 
@@ -84,8 +84,12 @@ fn clusters<T: Copy>(
 /// that the first went through is not the others'.
 fn apart(cluster: Vec<Episode<Burst>>) -> Vec<Vec<Episode<Burst>>> {
     let silent = cluster.iter().all(|episode| episode.what.is_silence());
+    let answered = |episode: &Episode<Burst>| !silent || episode.what.first_ok.is_some();
+    let end = cluster.iter().filter_map(|episode| episode.what.first_ok).min();
+    // Who sent nothing more by then could not have been answered: its silence is theirs.
+    let is_theirs = |episode: &Episode<Burst>| end.is_some_and(|end| episode.what.to <= end);
     let (over, dead): (Vec<_>, Vec<_>) =
-        cluster.into_iter().partition(|episode| !silent || episode.what.first_ok.is_some());
+        cluster.into_iter().partition(|episode| answered(episode) || is_theirs(episode));
     [over, dead].into_iter().filter(|part| !part.is_empty()).collect()
 }
 
@@ -105,7 +109,8 @@ fn losses(evidence: &Evidence, ledger: &Ledger, silences: &Silences, cluster: &[
     // On a connection nothing is lost, only late: it is a witness where any was answered at once meanwhile.
     let streams_answered = {
         let (from_s, to_s) = (evidence.seconds(from), evidence.seconds(to));
-        let meanwhile = evidence.streams.within(from_s, to_s);
+        // What was sent shortly before the end may have been answered after it.
+        let meanwhile = evidence.streams.within(from_s, to_s - PROMPT.as_secs_f64());
         meanwhile.sent == 0 || meanwhile.received > 0
     };
     let is_witness = |flow: FlowNo| {
@@ -234,13 +239,17 @@ fn cause(
     to: Timestamp,
     meanwhile: &Meanwhile,
 ) -> Option<Cause> {
-    let has = |name: &str| meanwhile.host.iter().any(|host| host == name);
-    let restarted = evidence.restarts.iter().any(|restart| restart.last_seen <= to && restart.at >= from);
-    if has("suspended") {
+    // What came long after a silence had begun is not what it came of.
+    let began = |begin: Timestamp, end: Timestamp| begin <= from + TOGETHER && begin <= to && end >= from;
+    let did = |is: fn(&HostFault) -> bool| {
+        evidence.host.iter().any(|event| is(&event.what) && began(event.from, event.to))
+    };
+    let restarted = evidence.restarts.iter().any(|restart| began(restart.last_seen, restart.at));
+    if did(|what| matches!(what, HostFault::Suspended)) {
         Some(Cause::ClientSuspended)
     } else if restarted {
         Some(Cause::ListenerRestarted)
-    } else if has("interface-changed") {
+    } else if did(|what| matches!(what, HostFault::InterfaceChanged { .. })) {
         Some(Cause::InterfaceChanged)
     } else if whole && meanwhile.gateway_silent.zip(meanwhile.gateway_asked).is_some_and(|(s, n)| s * 2 >= n)
     {

@@ -18,6 +18,7 @@ mod gather;
 mod moved;
 mod shift;
 
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -88,30 +89,39 @@ impl Ledger {
 
     /// Takes one probe, as [`observe`](Self::observe) does.
     pub fn probe(&mut self, probe: &Probe) {
-        if matches!(probe.fate, Fate::Excluded(_)) {
-            return;
-        }
+        self.run(std::slice::from_ref(probe));
+    }
+
+    /// Takes probes, as [`observe`](Self::observe) does. Those of one flow that stand in a row are taken faster.
+    pub fn probes(&mut self, probes: &[Probe]) {
+        probes.chunk_by(|a, b| a.flow == b.flow).for_each(|run| self.run(run));
+    }
+
+    /// Takes probes of one flow.
+    fn run(&mut self, probes: &[Probe]) {
+        let counts = |probe: &&Probe| !matches!(probe.fate, Fate::Excluded(_));
+        let Some(first) = probes.iter().find(counts) else { return };
         let room = self.followed.len() < MAX_FOLLOWED;
-        let flow = match self.followed.entry(probe.flow) {
+        let flow = match self.followed.entry(first.flow) {
             Entry::Occupied(flow) => flow.into_mut(),
             Entry::Vacant(place) if room => place.insert(Followed {
                 bursts: Bursts::default(),
                 levels: Levels::default(),
-                span: (probe.sent, probe.sent),
+                span: (first.sent, first.sent),
             }),
             Entry::Vacant(_) => {
-                self.dropped += 1;
+                self.dropped += probes.iter().filter(counts).count() as u64;
                 return;
             }
         };
-        flow.span = (flow.span.0.min(probe.sent), flow.span.1.max(probe.sent));
-        if let Some(burst) = flow.bursts.push(probe) {
-            keep(&mut self.bursts, Episode { flow: probe.flow, what: burst }, &mut self.dropped, |e| {
-                e.what.lost()
-            });
-        }
-        if let Some(shift) = flow.levels.push(probe) {
-            self.dropped += keep_shift(&mut self.shifts, Episode { flow: probe.flow, what: shift });
+        for probe in probes.iter().filter(counts) {
+            flow.span = (flow.span.0.min(probe.sent), flow.span.1.max(probe.sent));
+            if let Some(burst) = flow.bursts.push(probe) {
+                self.dropped += keep(&mut self.bursts, Episode { flow: probe.flow, what: burst });
+            }
+            if let Some(shift) = flow.levels.push(probe) {
+                self.dropped += keep(&mut self.shifts, Episode { flow: probe.flow, what: shift });
+            }
         }
     }
 
@@ -120,10 +130,10 @@ impl Ledger {
         let span = self.spans.entry(flow).or_insert((first, last));
         *span = (span.0.min(first), span.1.max(last));
         if let Some(burst) = followed.bursts.close() {
-            keep(&mut self.bursts, Episode { flow, what: burst }, &mut self.dropped, |e| e.what.lost());
+            self.dropped += keep(&mut self.bursts, Episode { flow, what: burst });
         }
         if let Some(shift) = followed.levels.close() {
-            self.dropped += keep_shift(&mut self.shifts, Episode { flow, what: shift });
+            self.dropped += keep(&mut self.shifts, Episode { flow, what: shift });
         }
     }
 
@@ -169,32 +179,45 @@ impl Ledger {
     }
 }
 
-fn keep_shift(list: &mut Vec<Episode<Shift>>, episode: Episode<Shift>) -> u64 {
-    let mut dropped = 0;
-    keep(list, episode, &mut dropped, |e| e.what.after.abs_diff(e.what.before));
-    dropped
+/// What decides which episodes are kept where there are too many.
+trait Ranked: Copy {
+    /// How large it is, and when it began.
+    fn size(&self) -> (u64, Timestamp);
+}
+
+impl Ranked for Burst {
+    fn size(&self) -> (u64, Timestamp) {
+        (self.lost(), self.from)
+    }
+}
+
+impl Ranked for Shift {
+    fn size(&self) -> (u64, Timestamp) {
+        (self.after.abs_diff(self.before), self.from)
+    }
 }
 
 /// Keeps an episode; where there are too many, the smallest one goes, so that the largest stay whatever the night brings.
-fn keep<T: Copy>(
-    list: &mut Vec<Episode<T>>,
-    episode: Episode<T>,
-    dropped: &mut u64,
-    size: impl Fn(&Episode<T>) -> u64,
-) {
+/// Of equal ones the earlier stay: which are kept does not depend on the order in which flows are looked at. Answers how
+/// many went.
+fn keep<T: Ranked>(list: &mut Vec<Episode<T>>, episode: Episode<T>) -> u64 {
     if list.len() < MAX_EPISODES {
         list.push(episode);
-        return;
+        return 0;
     }
-    *dropped += 1;
+    let rank = |e: &Episode<T>| {
+        let (size, from) = e.what.size();
+        (size, Reverse(from), Reverse(e.flow))
+    };
     let smallest =
-        list.iter().enumerate().min_by_key(|(_, kept)| size(kept)).map(|(at, kept)| (at, size(kept)));
+        list.iter().enumerate().min_by_key(|(_, kept)| rank(kept)).map(|(at, kept)| (at, rank(kept)));
     if let Some((at, least)) = smallest
-        && least < size(&episode)
+        && least < rank(&episode)
     {
         list.remove(at);
         list.push(episode);
     }
+    1
 }
 
 #[cfg(test)]

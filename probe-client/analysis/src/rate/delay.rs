@@ -109,6 +109,8 @@ pub struct BeforeLoss {
     /// Median share of all delays that are lower than the one before a loss: 0.5 where loss and delay have nothing to do
     /// with one another, nearly 1 where a queue overflows now and then.
     pub rank: f64,
+    /// Their mean.
+    pub mean_rank: f64,
     /// Probability of ranks so high without any such connexion.
     pub p_rank: f64,
     /// Share of the arrivals with high delay.
@@ -173,6 +175,7 @@ impl BeforeLoss {
         Some(Self {
             periods: before.len(),
             median: quantile(&mut before, 0.5)?,
+            mean_rank: ranks.iter().sum::<f64>() / n,
             rank: quantile(&mut ranks, 0.5)?,
             p_rank: normal_above(z),
             high_share: share,

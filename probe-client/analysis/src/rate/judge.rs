@@ -31,6 +31,8 @@ pub mod thresholds {
     pub const QUEUED_TOO: f64 = 0.3;
     /// Coupling from which delays are a queue's, and up to which they are not.
     pub const COUPLED: f64 = 0.7;
+    /// Coupling at the top of a bucket, from which a queue follows on its burst.
+    pub const COUPLED_TOP: f64 = 0.5;
     /// See [`COUPLED`].
     pub const UNCOUPLED: f64 = 0.35;
     /// A policer beside a line of one's own has at most this share of its rate: else they are the same thing.
@@ -41,6 +43,12 @@ pub mod thresholds {
     pub const NOT_FULL: f64 = 0.7;
     /// Probability below which delay before losses is no accident.
     pub const BEFORE_LOSS: f64 = 1e-4;
+    /// The same before a queue that stands: ranks are all there is to see.
+    pub const BEFORE_LOSS_STANDING: f64 = 1e-3;
+    /// And how long it is at least, seconds.
+    pub const STANDS: f64 = 5e-3;
+    /// Mean rank of the delays before the losses of a queue that comes and goes.
+    pub const QUEUE_RANK: f64 = 0.8;
     /// Delay that is none, seconds: no queue of a line that packets are lost on is so short.
     pub const NO_DELAY: f64 = 1e-3;
     /// Rank among all delays that those before losses must have, at the median.
@@ -118,7 +126,11 @@ impl Judgement {
         let by_rank = before.p_rank < thresholds::BEFORE_LOSS && before.rank >= thresholds::BEFORE_LOSS_RANK;
         let by_level =
             before.p_level < thresholds::BEFORE_LOSS && before.ratio >= thresholds::BEFORE_LOSS_RATIO;
-        (by_rank || by_level) && before.median > (3.0 * delays.noise.max(delays.resolution)).max(500e-6)
+        // A queue that is full nearly all the time leaves little to rank: the ranks of its own small changes.
+        let stands = delays.median > 0.5 * delays.p95 && delays.median > thresholds::STANDS;
+        let by_standing = stands && before.p_rank < thresholds::BEFORE_LOSS_STANDING;
+        (by_rank || by_level || by_standing)
+            && before.median > (3.0 * delays.noise.max(delays.resolution)).max(500e-6)
     }
 
     /// Losses have nothing to do with delay: there is no delay to speak of, or they come as often at low delay as at high,
@@ -129,8 +141,13 @@ impl Judgement {
             return true;
         }
         let Some(b) = self.before_loss.filter(|b| b.periods >= 8) else { return false };
-        let both = (0.04..=0.96).contains(&b.high_share);
-        b.p_rank > 0.003 && both && (b.p_level > 0.003 || b.ratio < 1.5)
+        // Where the queue hardly ever empties, low delay is hardly seen.
+        let both = (0.04..=0.9).contains(&b.high_share);
+        // Few periods prove nothing: with so many, a queue's ranks would have shown. The mean of uniform ranks has the
+        // standard deviation `1 / sqrt(12 n)`, and 2.33 of them are one in a hundred.
+        let could_be = b.mean_rank + 2.33 / (12.0 * b.periods as f64).sqrt();
+        let is_seen = could_be < thresholds::QUEUE_RANK;
+        b.p_rank > 0.003 && is_seen && both && (b.p_level > 0.003 || b.ratio < 1.5)
     }
 }
 
@@ -198,6 +215,12 @@ fn limit(series: &[Packet], found: &Judgement) -> Option<Limit> {
             .filter(|q| q.explained >= thresholds::QUEUED_TOO && same_rate(q))
             .map(|fit| Limit::Shaper { rate: fit.rate, burst: fit.burst, fit })
     });
+    let top = found.delays.as_ref().and_then(|d| queue::behind_burst(series, d, &fit));
+    if let Some(queue) = top
+        && shaper.is_none()
+    {
+        return Some(Limit::Shaper { rate: queue.rate, burst: queue.burst, fit: queue });
+    }
     let coupling = found
         .delays
         .as_ref()
@@ -212,6 +235,9 @@ fn limit(series: &[Packet], found: &Judgement) -> Option<Limit> {
     }
     if shaper.is_some() {
         return shaper;
+    }
+    if let Some(queue) = queue::at_first(series, &fit) {
+        return Some(Limit::Shaper { rate: queue.rate, burst: queue.burst, fit: queue });
     }
     if low > thresholds::UNCOUPLED && fit.explained < thresholds::EXPLAINED {
         // A queue that others share: some of its losses fit, its delays do not.
@@ -233,6 +259,9 @@ fn policer_beside_line(series: &[Packet], found: &Judgement) -> Option<Limit> {
     }
     let rest = queue::without(series, delays, &queue);
     let delays = Delays::of(&rest)?;
+    if let Some(fit) = queue::behind_burst(&rest, &delays, &fit) {
+        return Some(Limit::Shaper { rate: fit.rate, burst: fit.burst, fit });
+    }
     let begins_full = fit.is_depth_known;
     let coupling = queue::coupling(&rest, &delays, fit.rate.value, fit.depth.value, begins_full)?;
     let is_flat = coupling.slope + 3.0 * coupling.error < thresholds::UNCOUPLED;

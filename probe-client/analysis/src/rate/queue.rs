@@ -22,6 +22,9 @@ pub struct Fit {
     pub limit: Option<f64>,
     /// Share of the differences of delay that the queue takes away, 0 to 1.
     pub explained: f64,
+    /// What the queue leaves unexplained, over its change from one arrival to the next: below one where it is noise, and
+    /// large where a queue that others fill wanders.
+    pub wander: f64,
     /// Share of the drops that happen when the queue is about full.
     pub drops_at_limit: f64,
     /// Share of all arrivals that had waited.
@@ -86,6 +89,7 @@ pub fn fit(series: &[Packet], delays: &Delays) -> Option<Fit> {
         burst: Estimate { value: best.burst, low: low.max(0.0).min(best.burst), high: high.max(best.burst) },
         limit,
         explained: best.explained,
+        wander: load.wander(best),
         drops_at_limit,
         waited: waited as f64 / arrived.max(1) as f64,
         busy: load.busy(best.rate),
@@ -94,6 +98,19 @@ pub fn fit(series: &[Packet], delays: &Delays) -> Option<Fit> {
 }
 
 impl Load<'_> {
+    fn wander(&self, best: Try) -> f64 {
+        let left: Vec<f64> = self
+            .excess
+            .iter()
+            .zip(&self.fill)
+            .filter(|(e, _)| !e.is_nan())
+            .map(|(excess, fill)| excess - ((fill - best.burst) / best.rate).max(0.0))
+            .collect();
+        let size = left.iter().map(|l| l.abs()).sum::<f64>() / left.len().max(1) as f64;
+        let steps = left.windows(2).map(|w| (w[1] - w[0]).abs()).sum::<f64>() / left.len().max(2) as f64;
+        size / steps.max(1e-9)
+    }
+
     fn busy(&self, rate: f64) -> f64 {
         let is_waiting = |(_, e): &(&Packet, &f64)| **e > self.threshold;
         let bytes: f64 = self.series.iter().zip(&self.excess).filter(is_waiting).map(|(p, _)| p.bytes).sum();
@@ -262,31 +279,42 @@ pub fn coupling(
 ) -> Option<Coupling> {
     let start = if begins_full { 0.0 } else { 1e3 * level };
     let level = if begins_full { level } else { start };
-    let (mut q, mut before) = (start, series.first()?.at);
-    let mut points: Vec<(f64, f64)> = Vec::with_capacity(series.len());
-    let mut near: Vec<f64> = Vec::new();
+    let points = fills(series, delays, rate, start);
+    let (slope, error) = slope_of(&points, rate)?;
+    let mut near: Vec<f64> = points.iter().filter(|(q, _)| *q > 0.8 * level).map(|p| p.1).collect();
+    // Without a moment at which nothing waited, the delay at the level is not known.
+    let at_level =
+        if begins_full { quantile(&mut near, 0.5).unwrap_or(0.0) / (level / rate).max(1e-9) } else { 1.0 };
+    Some(Coupling { slope, error, at_level })
+}
+
+/// The fill after each packet that passes, with its excess delay.
+fn fills(series: &[Packet], delays: &Delays, rate: f64, start: f64) -> Vec<(f64, f64)> {
+    let (mut q, mut before) = (start, series.first().map_or(0.0, |p| p.at));
+    let mut points = Vec::with_capacity(series.len());
     for packet in series {
         q = f64::max(q - rate * (packet.at - before).max(0.0), 0.0);
         before = before.max(packet.at);
         if let Some(delay) = packet.delay {
             q += packet.bytes;
-            let excess = delays.base.excess(packet.at, delay);
-            points.push((q / rate, excess));
-            if q > 0.8 * level {
-                near.push(excess);
-            }
+            points.push((q, delays.base.excess(packet.at, delay)));
         }
     }
+    points
+}
+
+/// Rise of the delay over that of the fill in time at the rate, and its standard error.
+fn slope_of(points: &[(f64, f64)], rate: f64) -> Option<(f64, f64)> {
     if points.len() < 4 * BATCHES {
         return None;
     }
     let mut slopes: Vec<(f64, f64)> = Vec::with_capacity(BATCHES);
     for batch in points.chunks(points.len().div_ceil(BATCHES)) {
         let n = batch.len() as f64;
-        let (mx, my) = batch.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x / n, b + y / n));
+        let (mx, my) = batch.iter().fold((0.0, 0.0), |(a, b), (q, y)| (a + q / rate / n, b + y / n));
         let (sxx, sxy) = batch
             .iter()
-            .fold((0.0, 0.0), |(a, b), (x, y)| (a + (x - mx) * (x - mx), b + (x - mx) * (y - my)));
+            .fold((0.0, 0.0), |(a, b), (q, y)| (a + (q / rate - mx).powi(2), b + (q / rate - mx) * (y - my)));
         if sxx > 0.0 {
             slopes.push((sxy / sxx, sxx));
         }
@@ -297,10 +325,76 @@ pub fn coupling(
     }
     let slope = slopes.iter().map(|(s, w)| s * w).sum::<f64>() / weight;
     let variance = slopes.iter().map(|(s, w)| (w * (s - slope)).powi(2)).sum::<f64>() / (weight * weight);
-    // Without a moment at which nothing waited, the delay at the level is not known.
-    let at_level =
-        if begins_full { quantile(&mut near, 0.5).unwrap_or(0.0) / (level / rate).max(1e-9) } else { 1.0 };
-    Some(Coupling { slope, error: variance.sqrt(), at_level })
+    Some((slope, variance.sqrt()))
+}
+
+/// Share of a bucket's depth, at its level, over which a queue behind a deep burst shows.
+const TOP: f64 = 0.125;
+/// And so many large packets at least.
+const TOP_PACKETS: f64 = 12.0;
+
+/// The queue that fills once a burst far larger than itself is used up: of the whole bucket only the top delays, and
+/// there as a queue does. None where it does not.
+///
+/// A line of one's own in front adds less than the ratio of both rates to the slope, so that half is no accident.
+pub fn behind_burst(series: &[Packet], delays: &Delays, bucket: &super::bucket::Fit) -> Option<Fit> {
+    let (rate, level) = (bucket.rate.value, bucket.depth.value);
+    // What jitters by a millisecond is no queue that packets are lost on.
+    if !bucket.is_depth_known || delays.p95 < thresholds::STANDS {
+        return None;
+    }
+    let mut points = fills(series, delays, rate, 0.0);
+    points.retain(|(q, _)| *q >= level - (TOP * level).max(TOP_PACKETS * bucket.grain));
+    let (slope, error) = slope_of(&points, rate)?;
+    if slope - 3.0 * error < thresholds::COUPLED_TOP {
+        return None;
+    }
+    let mut bursts: Vec<f64> = points.iter().map(|(q, excess)| (q - rate * excess).max(0.0)).collect();
+    let burst = Estimate {
+        value: quantile(&mut bursts, 0.5)?,
+        low: quantile(&mut bursts, 0.25)?,
+        high: quantile(&mut bursts, 0.75)?,
+    };
+    let arrived = series.iter().filter(|p| !p.is_lost()).count();
+    let length = series.last()?.at - series.first()?.at;
+    let bytes: f64 = series.iter().filter(|p| !p.is_lost()).map(|p| p.bytes).sum();
+    Some(Fit {
+        rate: bucket.rate,
+        burst,
+        limit: Some((level - burst.value).max(0.0)),
+        explained: bucket.explained,
+        wander: 0.0,
+        drops_at_limit: bucket.drops_at_level,
+        waited: points.len() as f64 / arrived.max(1) as f64,
+        busy: bytes / rate / length.max(1e-9),
+        p95: delays.p95,
+    })
+}
+
+/// The queue as it filled for the first time: once it is full its length no longer varies, and what varies then is
+/// somebody else's. None where it does not hold the bucket's rate.
+pub fn at_first(series: &[Packet], bucket: &super::bucket::Fit) -> Option<Fit> {
+    let first = series.iter().position(Packet::is_lost)?;
+    let head = &series[..first];
+    let found = fit(head, &Delays::of(head)?)?;
+    let agrees = (found.rate.value / bucket.rate.value - 1.0).abs() < 0.05;
+    if !agrees || found.explained < thresholds::QUEUED {
+        return None;
+    }
+    let delays = Delays::of(series)?;
+    let limit = (bucket.depth.value - found.burst.value).max(0.0);
+    // Full it stays, and that long.
+    let full = delays.median * bucket.rate.value;
+    let stays = full > 0.5 * limit && full < 2.0 * limit;
+    stays.then_some(Fit {
+        rate: bucket.rate,
+        limit: Some(limit),
+        drops_at_limit: bucket.drops_at_level,
+        waited: 1.0,
+        busy: 1.0,
+        p95: delays.p95,
+        ..found
+    })
 }
 
 #[cfg(test)]

@@ -1,18 +1,19 @@
 //! Quantiles of many values in little memory.
 //!
 //! Buckets grow with the value: each is at most 1/256 of its value wide, so a quantile is off by at most 0.2 %. Only buckets
-//! that hold something take memory (16 bytes each while they are few, then 2 KiB for each doubling that occurs, at most 57 of
-//! them), since a night has thousands of short flows.
+//! that hold something take memory (8 bytes each while they are few, then 256 bytes for each quarter of a doubling that
+//! occurs), since a night has thousands of short flows.
 
 /// Values up to this are kept exactly.
 const EXACT: u64 = 512;
 /// Buckets per doubling, as a power of two.
 const SUB_BITS: u32 = 8;
 
-/// Buckets of one page: a doubling's worth.
-const PAGE: usize = 1 << SUB_BITS;
-/// Buckets that are kept as a list; more of them are kept as pages.
-const LISTED: usize = 192;
+/// Buckets of one page: a quarter of a doubling.
+const PAGE: usize = 64;
+/// Buckets that are kept as a list: what a short flow fills. More of them are kept as pages, where a bucket is found
+/// without searching.
+const LISTED: usize = 48;
 
 /// Counts of unsigned values, usually nanoseconds.
 #[derive(Clone, Debug, Default)]

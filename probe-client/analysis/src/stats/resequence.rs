@@ -20,13 +20,21 @@ impl<T: Ord> Resequencer<T> {
 
     /// Takes an item; hands out the smallest one where there are too many.
     pub fn push(&mut self, item: T) -> Option<T> {
+        // Out first, then in: so the room never grows beyond the capacity.
+        let mut out = None;
+        if self.held.len() >= self.capacity {
+            if self.held.front().is_none_or(|first| item < *first) {
+                return Some(item);
+            }
+            out = self.held.pop_front();
+        }
         if self.held.back().is_none_or(|last| *last <= item) {
             self.held.push_back(item);
         } else {
             let place = self.held.partition_point(|other| *other <= item);
             self.held.insert(place, item);
         }
-        if self.held.len() > self.capacity { self.held.pop_front() } else { None }
+        out
     }
 
     /// Gives back room that is not used.

@@ -1,15 +1,46 @@
 //! What happened when.
 
 use probe_protocol::cause::Cause;
+use probe_protocol::finding::Finding;
 use probe_protocol::time::Timestamp;
 
 use super::facts::wall;
 use crate::causes::Case;
 use crate::events::gather;
-use crate::model::Event;
+use crate::model::{Event, Recovery};
 use crate::observation::{HostEvent, HostFault};
 
-pub(super) fn events(case: &Case<'_>) -> Vec<Event> {
+/// Events, and of those that have no plain cause the one that was found for their flows.
+pub(super) fn events(case: &Case<'_>, findings: &[Finding]) -> Vec<Event> {
+    let mut events = told(case);
+    for event in events.iter_mut().filter(|event| event.kind == "silence" && event.cause.is_none()) {
+        // Who recovered by itself was not killed.
+        if event.recovery != Some(Recovery::ByItself) {
+            event.cause = killed(&event.flows, findings);
+        }
+    }
+    events
+}
+
+/// What killed all of these flows.
+fn killed(flows: &[String], findings: &[Finding]) -> Option<Cause> {
+    let mut kills = findings.iter().filter(|finding| {
+        matches!(
+            finding.cause,
+            Cause::FlowKilledByPackets
+                | Cause::FlowKilledByBytes
+                | Cause::FlowKilledByAge
+                | Cause::PolicyPush
+        )
+    });
+    let of = |finding: &&Finding| {
+        let named = |flow: &String| finding.evidence.iter().any(|evidence| evidence.flows.contains(flow));
+        !flows.is_empty() && flows.iter().all(named)
+    };
+    kills.find(of).map(|finding| finding.cause)
+}
+
+fn told(case: &Case<'_>) -> Vec<Event> {
     let mut events = Vec::new();
     for happened in gather(case.evidence) {
         let event = at(case, happened.kind, happened.from, happened.to, happened.says);

@@ -57,7 +57,8 @@ pub(super) fn clock(case: &Case<'_>) -> Option<ClockSummary> {
     (wall.is_some() || drift.is_some()).then(|| ClockSummary {
         offset_s: wall.map(|(offset, _)| offset),
         offset_error_s: wall.map(|(_, error)| error),
-        drift_ppm: drift.map(|(drift, _)| (drift * 10.0).round() / 10.0),
+        // Plus nothing: no minus before a nought.
+        drift_ppm: drift.map(|(drift, _)| (drift * 10.0).round() / 10.0 + 0.0),
         drift_error_ppm: drift.map(|(_, error)| (error * 10.0).round() / 10.0),
     })
 }

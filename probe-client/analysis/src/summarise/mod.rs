@@ -9,6 +9,7 @@ mod instrument;
 mod path;
 pub(crate) mod reach;
 mod transfer;
+mod unlimited;
 mod verdict;
 
 use crate::causes::{self, Case};
@@ -31,9 +32,10 @@ pub fn analyse(evidence: &Evidence) -> Analysis {
         path: path::path(&case),
         flows: flows::flows(&case),
         groups: groups::summaries(&case),
-        events: events::events(&case),
+        events: events::events(&case, &findings),
         transfers: transfer::transfers(&case),
         under_load: transfer::loaded_delays(&case),
+        unlimited: unlimited::unlimited(&case, &findings),
         path_mtu: facts::path_mtu(evidence),
         clock: facts::clock(&case),
         instrument: instrument::instrument(&case, run.local),

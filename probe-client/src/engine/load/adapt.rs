@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use probe_protocol::bulk::Order;
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 
-use super::watch::{Limit, Progress, Shown};
+use super::watch::{HELD, Limit, Progress, Shown};
 use super::{LoadRun, Part, lock};
-use crate::plan::load::{Adapt, LoadStep, Share, When};
+use crate::plan::load::{Adapt, LoadExperiment, LoadStep, Share, When};
 
 /// What a step leaves on the path is waited for until nothing more arrives for this long.
 const DRAINED: Duration = Duration::from_millis(120);
@@ -25,6 +26,11 @@ pub(super) struct Draining {
     arrived: u64,
     grown: Timestamp,
     until: Timestamp,
+}
+
+/// A step that only a limit which is none lets through.
+fn is_far_above(adapt: &Adapt) -> bool {
+    adapt.same_size && matches!(adapt.rates.first(), Some(Share::Bits(150..)))
 }
 
 impl LoadRun {
@@ -80,9 +86,16 @@ impl LoadRun {
             let sack = transfer.acknowledged().filter(|s| s.order == part.order.number)?;
             Some(Progress { sent: tally.packets as f64, received: sack.received, delay: sack.delay })
         } else {
+            // What the listener has sent is told by the numbers of what arrived, not by what it was asked for: a listener
+            // that is behind is no limit. Behind the last one wait as many as its delay has grown by; and where nothing
+            // arrives any more, all that should have.
             let rate = part.order.rate_bps as f64 / (f64::from(part.order.size) * 8.0);
-            let sent = rate * now.since(part.begun).as_secs_f64().min(part.order.length().as_secs_f64());
-            Some(Progress { sent, received: tally.packets, delay: transfer.last_delay() })
+            let told = transfer.receipts().highest().map_or(0, |h| (h + 1).saturating_sub(part.first_seq));
+            let delay = transfer.last_delay();
+            let silent = now.since(tally.last.unwrap_or(part.begun));
+            let held = if silent >= HELD { silent.as_secs_f64() } else { 0.0 };
+            let sent = told as f64 + rate * (delay.max(0) as f64 / 1e9 + held);
+            Some(Progress { sent, received: tally.packets, delay })
         }
     }
 
@@ -99,15 +112,23 @@ impl LoadRun {
         let watch = self.watch.take();
         if let (Some(watch), Some(part)) = (&watch, self.parts.first()) {
             let offered = part.order.rate_bps as f64 / (f64::from(part.order.size) * 8.0);
-            let known = &mut self.limits[usize::from(!part.order.up)];
+            let way = usize::from(!part.order.up);
             let finds = |a: &Adapt| a.when == When::Free || a.same_size;
-            match (watch.shown(), *known) {
+            match (watch.shown(), self.limits[way]) {
                 (Shown::Limited(packets), _) if finds(adapt) => {
-                    *known = Some(Limit { packets, size: part.order.size });
+                    self.limits[way] = Some(Limit { packets, size: part.order.size });
+                }
+                // Far above it everything got through: what was taken for a limit was none, and it is looked for again.
+                (Shown::Free, Some(_)) if is_far_above(adapt) && !self.climbed_again[way] => {
+                    self.climbed_again[way] = true;
+                    if let Some(at) = self.stair_above(&part.order) {
+                        self.limits[way] = None;
+                        self.next_step = at;
+                    }
                 }
                 // It was taken for lower than it is.
                 (Shown::Free, Some(limit)) if adapt.same_size => {
-                    *known = Some(Limit { packets: limit.packets.max(offered), ..limit });
+                    self.limits[way] = Some(Limit { packets: limit.packets.max(offered), ..limit });
                 }
                 (Shown::Free | Shown::Limited(_), _) => {}
             }
@@ -121,6 +142,18 @@ impl LoadRun {
             until: now + DRAIN_WITHIN,
         });
         waits
+    }
+
+    /// The first step of the stair with the same direction and size whose rate is above that of an order.
+    fn stair_above(&self, order: &Order) -> Option<usize> {
+        self.plan.steps.iter().position(|step| {
+            step.experiment == LoadExperiment::Staircase
+                && step.adapts.as_ref().is_some_and(|a| a.when == When::Free)
+                && step
+                    .parts
+                    .first()
+                    .is_some_and(|p| p.up == order.up && p.size == order.size && p.rate_bps > order.rate_bps)
+        })
     }
 
     /// Packets of these parts that are known to have arrived.

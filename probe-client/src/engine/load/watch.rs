@@ -10,8 +10,10 @@ use probe_protocol::time::Timestamp;
 const MISSING: f64 = 0.06;
 /// And so many packets at least.
 const MISSING_PACKETS: f64 = 4.0;
+/// Of what is allowed to be missing, this share may still be when a trouble is over.
+const RECOVERS: f64 = 0.5;
 /// Nothing arrives for so long: the flow is held, and its rate meanwhile says nothing.
-const HELD: Duration = Duration::from_millis(150);
+pub(super) const HELD: Duration = Duration::from_millis(150);
 /// A flow of which nothing has arrived is given so long.
 const FIRST_WITHIN: Duration = Duration::from_millis(700);
 /// The rate behind a limit is measured for so long.
@@ -117,6 +119,13 @@ impl Watch {
         let allowed = (self.rate * MISSING).max(MISSING_PACKETS);
         if self.trouble.is_none() && missing - under_way > allowed {
             self.trouble = Some((now, p.received));
+        }
+        // What was missing has come: it was late, not lost, and a stall of either end is no limit.
+        let is_late = self.trouble.is_some_and(|(_, received)| received > 0);
+        if is_late && missing - under_way <= allowed * RECOVERS {
+            self.trouble = None;
+            self.was_held = false;
+            self.recovered = None;
         }
         if self.trouble.is_some() && now.since(self.grown) >= HELD {
             self.was_held = true;
@@ -225,6 +234,29 @@ mod tests {
         let shown = run(2000.0, 2200, bucket(1900.0, 20.0)).1;
         let Shown::Limited(rate) = shown else { panic!("{shown:?}") };
         assert!((rate / 1900.0 - 1.0).abs() < 0.02, "{rate}");
+    }
+
+    #[test]
+    fn a_stall_of_which_everything_comes_in_the_end_is_no_limit() {
+        let start = Timestamp(1_000_000_000);
+        let mut watch = Watch::new(start, 1000.0);
+        let mut at = |ms: u64, received: u64| {
+            let now = start + Duration::from_millis(ms);
+            watch.note(now, Some(Progress { sent: ms as f64, received, delay: 0 }));
+            watch.is_enough(now, Some(Duration::from_millis(600)))
+        };
+        for ms in (10..=100).step_by(10) {
+            assert!(!at(ms, ms));
+        }
+        // Acknowledgements stall for 200 ms, and then tell of all.
+        for ms in (110..=300).step_by(10) {
+            assert!(!at(ms, 100));
+        }
+        for ms in (310..=590).step_by(10) {
+            assert!(!at(ms, ms));
+        }
+        assert!(at(600, 600));
+        assert_eq!(watch.shown(), Shown::Free);
     }
 
     #[test]

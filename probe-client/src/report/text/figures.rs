@@ -41,6 +41,9 @@ fn ends(group: &FlowGroup) -> String {
     }
 }
 
+/// Place of the column of probes lost on an unknown way.
+const UNKNOWN: usize = 5;
+
 fn flows(report: &Report, page: &mut Page) {
     let sent: Vec<&FlowGroup> =
         report.groups.iter().filter(|g| g.sent > 0 || !g.ends.contains_key("finished")).collect();
@@ -48,9 +51,17 @@ fn flows(report: &Report, page: &mut Page) {
         return;
     }
     page.heading("Figures");
-    let mut rows = vec![row(&["flows", "sent", "received", "lost up", "down", "unknown", "excluded", "end"])];
+    let excluded = sent.iter().any(|group| group.excluded > 0);
+    // Without those that are excluded the others do not add up: a column of noughts makes room for them.
+    let spared = excluded && sent.iter().all(|group| group.lost.unknown == 0);
+    let columns = |row: [String; 8]| -> Vec<String> {
+        let shown = |at: &usize| *at != UNKNOWN || !spared;
+        row.into_iter().enumerate().filter(|(at, _)| shown(at)).map(|(_, cell)| cell).collect()
+    };
+    let head = ["flows", "sent", "received", "lost up", "down", "unknown", "excluded", "end"];
+    let mut rows = vec![columns(head.map(str::to_owned))];
     for group in sent {
-        rows.push(vec![
+        rows.push(columns([
             name(group),
             numbers::count(group.sent),
             numbers::count(group.received),
@@ -59,9 +70,16 @@ fn flows(report: &Report, page: &mut Page) {
             numbers::count(group.lost.unknown),
             numbers::count(group.excluded),
             ends(group),
-        ]);
+        ]));
     }
     page.table(&rows);
+    if excluded {
+        page.paragraph(
+            2,
+            "Excluded: counted neither as received nor as lost, as they were asked to be answered late or never, or one of \
+             the computers was at fault.",
+        );
+    }
     if report.groups.iter().any(|group| group.flows > 1) {
         page.line(2, "Flows that are alike stand in one row; --json has each by itself.");
     }
@@ -116,7 +134,8 @@ fn events(report: &Report, page: &mut Page) {
     if report.events.is_empty() {
         return;
     }
-    page.heading("What happened when");
+    let clock = Clock::of(report);
+    page.heading(clock.heading());
     // What was told several times in a row is one row.
     let alike = |a: &Event, b: &Event| a.says == b.says && a.flows == b.flows;
     let rows: Vec<&[Event]> = report.events.chunk_by(alike).collect();
@@ -127,13 +146,54 @@ fn events(report: &Report, page: &mut Page) {
         let times = match (events.len(), until) {
             (1, _) => String::new(),
             (n, None) => format!(" ({n} times)"),
-            (n, Some(last)) => format!(" ({n} times, the last at {:.1} s)", last.from_s),
+            (n, Some(last)) => format!(" ({n} times, the last at {})", clock.of_event(last)),
         };
-        page.row(&format!("{:.1} s", event.from_s), &format!("{flows}{}{times}", event.says));
+        page.row(&clock.of_event(event), &format!("{flows}{}{times}", event.says));
     }
     if rows.len() > SHOWN {
         let rest: usize = rows.iter().skip(SHOWN).map(|events| events.len()).sum();
         page.line(2, &format!("and {rest} more (--json shows all)"));
+    }
+}
+
+/// How moments are told: of a long run by the clock, since who looks for what happens at night compares it with other
+/// logs; of a short one by its seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clock {
+    Seconds,
+    Day,
+    Days,
+}
+
+impl Clock {
+    /// From here on a run is long, seconds.
+    const LONG: f64 = 900.0;
+    const DAY: f64 = 86_400.0;
+
+    fn of(report: &Report) -> Self {
+        match report.run.duration_s {
+            s if s < Self::LONG => Self::Seconds,
+            s if s < Self::DAY => Self::Day,
+            _ => Self::Days,
+        }
+    }
+
+    const fn heading(self) -> &'static str {
+        match self {
+            Self::Seconds => "What happened when",
+            Self::Day | Self::Days => "What happened when (UTC)",
+        }
+    }
+
+    fn of_event(self, event: &Event) -> String {
+        // `2026-01-31T23:14:02.100Z`
+        let part = |range| event.from.as_deref().and_then(|from| from.get(range));
+        let told = match self {
+            Self::Seconds => None,
+            Self::Day => part(11..19).map(str::to_owned),
+            Self::Days => part(5..10).zip(part(11..19)).map(|(date, time)| format!("{date} {time}")),
+        };
+        told.unwrap_or_else(|| format!("{:.1} s", event.from_s))
     }
 }
 

@@ -140,6 +140,17 @@ fn transfer(report: &Report, page: &mut Page) {
             page.row("", &says);
         }
     }
+    if !report.unlimited.is_empty() {
+        page.heading("How much gets through?");
+    }
+    for free in &report.unlimited {
+        let says = format!(
+            "nothing limited UDP up to {} Mbit/s and {} packets a second",
+            rate(Some(free.udp_bps as f64)),
+            numbers::count(free.packets_per_second as u64)
+        );
+        page.row(if free.direction == Direction::Up { "Up" } else { "Down" }, &says);
+    }
     if !report.under_load.is_empty() {
         page.heading("What does load do to delay?");
     }

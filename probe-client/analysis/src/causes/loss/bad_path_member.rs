@@ -1,6 +1,8 @@
 //! `bad-path-member`: one of several parallel links loses; which one a flow takes depends on its ports. Some source ports
-//! lose, each at a constant rate from its first packet on, and the others do not.
+//! lose, each at a constant rate from its first packet on, and the others do not. Only ports with packets of one length are
+//! compared: a bucket that is nearly empty has room for short packets and none for long ones.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use probe_protocol::cause::Cause;
@@ -22,9 +24,14 @@ const PACKETS: u64 = 25;
 /// Chance at which one port is counted to the lossy ones, given the rate of the quieter half.
 const PORT_CHANCE: f64 = 1e-3;
 
+/// Ports of one length of packets, fewer of which tell nothing of one another.
+const ALIKE: usize = 4;
+
 /// One source port: half-seconds with loss, and in all, in the first and in the second half of its life.
 struct Port {
     name: String,
+    /// Length of its packets: what has little room left drops long ones first, whatever their port.
+    size: u16,
     halves: [(u64, u64); 2],
     lost: u64,
     sent: u64,
@@ -39,6 +46,25 @@ impl Port {
     fn blocks(&self) -> u64 {
         self.halves[0].1 + self.halves[1].1
     }
+
+    fn loss(&self) -> f64 {
+        self.lost as f64 / self.sent.max(1) as f64
+    }
+
+    /// Its part of the chi-square, where a share `rate` of all blocks has loss.
+    fn square(&self, rate: f64) -> f64 {
+        let expected = rate * self.blocks() as f64;
+        (self.bad() as f64 - expected).powi(2) / (expected * (1.0 - rate)).max(1e-9)
+    }
+}
+
+/// Loss of the quieter half.
+fn quiet(group: &[Port]) -> f64 {
+    let mut sorted: Vec<&Port> = group.iter().collect();
+    sorted.sort_by(|a, b| a.loss().total_cmp(&b.loss()));
+    let half = &sorted[..sorted.len() / 2];
+    let (lost, sent) = half.iter().fold((0, 0), |(l, s), port| (l + port.lost, s + port.sent));
+    (lost as f64 + 1.0) / (sent as f64 + 2.0)
 }
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
@@ -62,8 +88,14 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 .filter(|(at, counts)| counts.sent > 0 && end.is_none_or(|end| *at < end.at))
                 .collect();
             let middle = blocks.len() / 2;
-            let mut port =
-                Port { name: flow.plan.name.clone(), halves: [(0, 0); 2], lost: 0, sent: 0, up: 0 };
+            let mut port = Port {
+                name: flow.plan.name.clone(),
+                size: flow.plan.size,
+                halves: [(0, 0); 2],
+                lost: 0,
+                sent: 0,
+                up: 0,
+            };
             for (n, (at, counts)) in blocks.iter().enumerate() {
                 // What all suffer at once is no port's.
                 let all: (Timestamp, f64) = (*at, traffic.timeline.block_length().as_secs_f64());
@@ -81,7 +113,16 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         })
         .filter(|port| port.blocks() >= 4)
         .collect();
-    judge(case, &ports).or_else(|| dead_ports(case)).into_iter().collect()
+    judge(&alike(ports)).or_else(|| dead_ports(case)).into_iter().collect()
+}
+
+/// Groups of ports whose packets have one length: only such ports are compared.
+fn alike(ports: Vec<Port>) -> Vec<Vec<Port>> {
+    let mut groups: BTreeMap<u16, Vec<Port>> = BTreeMap::new();
+    for port in ports {
+        groups.entry(port.size).or_default().push(port);
+    }
+    groups.into_values().filter(|group| group.len() >= ALIKE).collect()
 }
 
 /// An attempt that was given up after so long has sent its opening several times.
@@ -206,33 +247,33 @@ fn is_shared(case: &Case<'_>, (at, length): (Timestamp, f64)) -> bool {
     u32::from(all.lost()) * 2 > u32::from(all.sent)
 }
 
-fn judge(case: &Case<'_>, ports: &[Port]) -> Option<Claim> {
+fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
+    let ports: Vec<&Port> = groups.iter().flatten().collect();
     if ports.len() < PORTS {
         return None;
     }
-    let (bad, blocks) = ports.iter().fold((0, 0), |(b, n), port| (b + port.bad(), n + port.blocks()));
-    let rate = bad as f64 / blocks.max(1) as f64;
-    if bad == 0 || rate >= 1.0 {
+    let (mut square, mut freedom) = (0.0, 0);
+    let (mut lossy, mut clean): (Vec<&Port>, Vec<&Port>) = (Vec::new(), Vec::new());
+    for group in groups {
+        let (bad, blocks) = group.iter().fold((0, 0), |(b, n), port| (b + port.bad(), n + port.blocks()));
+        let rate = bad as f64 / blocks.max(1) as f64;
+        if rate >= 1.0 {
+            continue;
+        }
+        freedom += group.len() - 1;
+        if bad > 0 {
+            square += group.iter().map(|port| port.square(rate)).sum::<f64>();
+        }
+        let base = quiet(group).max(0.02);
+        let (high, low): (Vec<&Port>, Vec<&Port>) =
+            group.iter().partition(|port| binomial_at_least(port.lost, port.sent, base) < PORT_CHANCE);
+        lossy.extend(high);
+        clean.extend(low);
+    }
+    if lossy.is_empty() {
         return None;
     }
-    let square: f64 = ports
-        .iter()
-        .map(|port| {
-            let expected = rate * port.blocks() as f64;
-            (port.bad() as f64 - expected).powi(2) / (expected * (1.0 - rate)).max(1e-9)
-        })
-        .sum();
-    let p = chi_square_at_least(square, ports.len() - 1);
-    // The quieter half gives the base rate.
-    let mut sorted: Vec<&Port> = ports.iter().collect();
-    sorted.sort_by(|a, b| {
-        (a.lost as f64 / a.sent.max(1) as f64).total_cmp(&(b.lost as f64 / b.sent.max(1) as f64))
-    });
-    let quiet = &sorted[..sorted.len() / 2];
-    let (quiet_lost, quiet_sent) = quiet.iter().fold((0, 0), |(l, s), port| (l + port.lost, s + port.sent));
-    let base = (quiet_lost as f64 + 1.0) / (quiet_sent as f64 + 2.0);
-    let (lossy, clean): (Vec<&Port>, Vec<&Port>) =
-        ports.iter().partition(|port| binomial_at_least(port.lost, port.sent, base.max(0.02)) < PORT_CHANCE);
+    let p = chi_square_at_least(square, freedom);
     // Constant per port from the first packet on: both halves of nearly every lossy port lose.
     let constant = lossy.iter().filter(|port| port.halves.iter().all(|(bad, _)| *bad > 0)).count();
     let ratio = |ports: &[&Port]| {
@@ -264,7 +305,6 @@ fn judge(case: &Case<'_>, ports: &[Port]) -> Option<Claim> {
         clean.len(),
         100.0 * clean_ratio
     );
-    let _ = case;
     Some(
         Claim::new(Cause::BadPathMember, Side::Path)
             .direction(direction)

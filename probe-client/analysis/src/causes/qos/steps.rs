@@ -20,8 +20,12 @@ pub(in crate::causes) struct Step {
     /// Seconds after the run's start.
     pub(super) from_s: f64,
     pub(super) to_s: f64,
-    /// Arrived after the warm-up, IP bits per second.
+    pub(super) carrier: Carrier,
+    /// Sent and arrived after the warm-up, IP bits per second.
+    pub(super) sent_bps: f64,
     pub(super) arrived_bps: f64,
+    /// Least and mean delay over that of the order's first block, seconds; none where nothing arrived.
+    pub(super) delay: Option<(f64, f64)>,
 }
 
 /// The steps of one direction, in time.
@@ -52,11 +56,12 @@ fn step(case: &Case<'_>, load: &Load) -> Option<Step> {
         return None;
     }
     let begins = WARM_UP * length;
-    let (mut arrived, mut from) = (0, None);
+    let (mut sent, mut arrived, mut from) = (0, 0, None);
     for bin in &load.bins {
         let at = bin.at.since(first.at).as_secs_f64();
         if at >= begins {
             from.get_or_insert(at);
+            sent += bin.bytes + u64::from(bin.packets) * header;
             arrived += bin.bytes.saturating_sub(bin.lost_bytes)
                 + u64::from(bin.packets.saturating_sub(bin.lost)) * header;
         }
@@ -67,8 +72,19 @@ fn step(case: &Case<'_>, load: &Load) -> Option<Step> {
         experiment: load.experiment,
         from_s: case.evidence.seconds(load.from),
         to_s: case.evidence.seconds(load.to),
+        carrier: load.carrier,
+        sent_bps: sent as f64 * 8.0 / time,
         arrived_bps: arrived as f64 * 8.0 / time,
+        delay: delay(load),
     })
+}
+
+fn delay(load: &Load) -> Option<(f64, f64)> {
+    let seen = || load.bins.iter().filter_map(|bin| bin.delay);
+    let least = seen().map(|d| d.min).min()?;
+    let n = seen().count();
+    let mean = seen().map(|d| d.mean as f64).sum::<f64>() / n.max(1) as f64;
+    Some((least as f64 / 1e9, mean / 1e9))
 }
 
 /// The lowest ceiling of both ends for a carrier and direction, payload bits per second; none where none was measured.

@@ -1,13 +1,15 @@
-//! `flow-throttled`: a long transfer is slowed, and a fresh flow is fast at that moment.
+//! `flow-throttled`: a long transfer is slowed, and a fresh flow is fast at that moment. Where the fresh one is slow, too,
+//! and TCP is not, what slows it is a limit on UDP.
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+use probe_protocol::wire::hello::Carrier;
 
 use super::measure::Measured;
 use super::series::Stretch;
 use super::steps::{self, Step};
 use crate::causes::{Case, Claim};
-use crate::observation::{FlowNo, LoadExperiment};
+use crate::observation::{FlowNo, Load, LoadBin, LoadExperiment};
 use crate::rate::quantile;
 
 /// After the change at most this share of the rate before it arrives.
@@ -27,12 +29,25 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         let flows: std::collections::BTreeSet<FlowNo> =
             all.iter().filter(|s| s.experiment == LoadExperiment::Rehearsal).map(|s| s.flow).collect();
         for flow in flows {
-            let own: Vec<&Step> =
-                all.iter().filter(|s| s.flow == flow && s.experiment == LoadExperiment::Rehearsal).collect();
+            let own: Vec<&Step> = all
+                .iter()
+                .filter(|s| s.flow == flow && s.experiment == LoadExperiment::Rehearsal)
+                .filter(|s| !shares(s, &all))
+                .collect();
             claims.extend(slowed(case, direction, &all, &own));
         }
     }
     claims
+}
+
+/// Whether a fresh flow of datagrams took part of what this slice could have had.
+fn shares(slice: &Step, all: &[Step]) -> bool {
+    all.iter().any(|s| {
+        s.experiment == LoadExperiment::Fresh
+            && s.carrier == Carrier::Udp
+            && s.from_s < slice.to_s
+            && s.to_s > slice.from_s
+    })
 }
 
 /// The split of the steps at which the rate falls most: the squares of the distances from both means are least.
@@ -98,51 +113,159 @@ pub(super) fn in_a_check(
     )
 }
 
-fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) -> Option<Claim> {
-    let at = change(own)?;
-    let middle = |part: &[&Step], q| quantile(&mut part.iter().map(|s| s.arrived_bps).collect::<Vec<_>>(), q);
-    let (before, after) = (middle(&own[..at], 0.5)?, middle(&own[at..], 0.5)?);
-    // All that came later is slower than nearly all that came before: a dip is not a change.
-    if after > SLOWED * before || middle(&own[at..], 0.9)? > middle(&own[..at], 0.1)? {
+/// A transfer that does not get through as it is sent.
+struct Slow<'s> {
+    flow: FlowNo,
+    /// The slices in which it is slow.
+    slices: Vec<&'s Step>,
+    /// When that began, and when the transfer did, seconds after the run's start.
+    moment: f64,
+    began: f64,
+    /// What arrived before, and since then, bits per second.
+    before: Option<f64>,
+    after: f64,
+    /// Delay that came with it, seconds.
+    added: f64,
+}
+
+fn middle(part: &[&Step], q: f64) -> Option<f64> {
+    quantile(&mut part.iter().map(|s| s.arrived_bps).collect::<Vec<_>>(), q)
+}
+
+fn slow<'s>(case: &Case<'_>, own: &[&'s Step]) -> Option<Slow<'s>> {
+    let first = own.first()?;
+    let mean = |part: &[&Step]| {
+        let delays: Vec<f64> = part.iter().filter_map(|s| s.delay.map(|d| d.1)).collect();
+        delays.iter().sum::<f64>() / delays.len().max(1) as f64
+    };
+    let changed = change(own).and_then(|at| {
+        let (before, after) = (middle(&own[..at], 0.5)?, middle(&own[at..], 0.5)?);
+        // All that came later is slower than nearly all that came before: a dip is not a change.
+        let falls = after <= SLOWED * before && middle(&own[at..], 0.9)? <= middle(&own[..at], 0.1)?;
+        // Clocks drift apart over hours, and not over a few slices.
+        let near = |from: usize, to: usize| mean(&own[from..to.min(own.len())]);
+        let added = near(at, at + EITHER_SIDE) - near(at.saturating_sub(EITHER_SIDE), at);
+        falls.then_some((at, before, after, added))
+    });
+    let slow = |at: usize, before, after, added| Slow {
+        flow: first.flow,
+        slices: own[at..].to_vec(),
+        moment: if at > 0 { moment(case, own[at - 1], own[at]) } else { first.from_s },
+        began: first.from_s,
+        before,
+        after,
+        added,
+    };
+    if let Some((at, before, after, added)) = changed {
+        return Some(slow(at, Some(before), after, added));
+    }
+    // From the beginning on.
+    let is_slow = |s: &&&Step| s.arrived_bps <= SLOWED * s.sent_bps;
+    let slices = own.iter().filter(is_slow).count();
+    if slices < EITHER_SIDE || slices * 10 < own.len() * 9 {
         return None;
     }
-    let moment = own.get(at)?.from_s;
-    let began = own.first()?.from_s;
-    let fresh = all
-        .iter()
-        .filter(|s| s.experiment == LoadExperiment::Fresh && s.from_s >= moment)
-        .map(|s| s.arrived_bps)
-        .reduce(f64::max);
-    let says = format!(
-        "after {:.0} s the transfer fell from {:.2} to {:.2} Mbit/s and stayed there",
-        moment - began,
-        before / 1e6,
-        after / 1e6
-    );
-    let is_fresh_fast = fresh.is_some_and(|f| f >= FRESH_BEATS * after);
-    let mut claim = Claim::new(Cause::FlowThrottled, Side::Path)
+    let (least, mean) = first.delay?;
+    Some(slow(0, None, middle(own, 0.5)?, mean - least))
+}
+
+/// When losses set in: the first of two slices' bins from which on a second of them misses as much as the slow slice does.
+fn moment(case: &Case<'_>, before: &Step, after: &Step) -> f64 {
+    const BINS: usize = 10;
+    let share = (1.0 - after.arrived_bps / after.sent_bps.max(1.0)) * 0.7;
+    let fits = |l: &&Load| {
+        l.flow == before.flow
+            && l.experiment == LoadExperiment::Rehearsal
+            && (before.from_s..after.to_s).contains(&case.evidence.seconds(l.from))
+    };
+    let bins: Vec<&LoadBin> = case.evidence.loads.steps().iter().filter(fits).flat_map(|l| &l.bins).collect();
+    let misses = |bins: &[&LoadBin]| {
+        let (sent, lost) = bins
+            .iter()
+            .fold((0u64, 0u64), |(s, l), bin| (s + u64::from(bin.packets), l + u64::from(bin.lost)));
+        lost as f64 >= share * sent as f64 && lost > 0
+    };
+    let at = bins.windows(BINS).position(|w| w.first().is_some_and(|first| misses(&[*first])) && misses(w));
+    at.and_then(|at| bins.get(at)).map_or(after.from_s, |bin| case.evidence.seconds(bin.at))
+}
+
+/// What came and went at the same rate in all slices, up to this ratio, has a rate of its own.
+const STEADY: f64 = 0.04;
+/// Delay that a full queue adds at least, seconds.
+const QUEUED: f64 = 0.005;
+
+fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) -> Option<Claim> {
+    let slow = slow(case, own)?;
+    let tried = |udp: bool| {
+        all.iter().filter(move |s| {
+            s.experiment == LoadExperiment::Fresh
+                && s.from_s >= slow.moment
+                && (s.carrier == Carrier::Udp) == udp
+        })
+    };
+    let best = |udp: bool| tried(udp).map(|s| s.arrived_bps).reduce(f64::max);
+    let mbit = |bps: f64| format!("{:.2} Mbit/s", bps / 1e6);
+    let says = match slow.before {
+        Some(before) => format!(
+            "after {:.1} s the transfer fell from {} to {} and stayed there",
+            slow.moment - slow.began,
+            mbit(before),
+            mbit(slow.after)
+        ),
+        None => {
+            format!("of the transfer no more than {} got through, from its beginning on", mbit(slow.after))
+        }
+    };
+    let (fresh, tcp) = (best(true), best(false));
+    let is_fast = |bps: Option<f64>| bps.is_some_and(|b| b >= FRESH_BEATS * slow.after);
+    let spread = middle(&slow.slices, 0.9)? - middle(&slow.slices, 0.1)?;
+    let is_steady = slow.slices.len() >= EITHER_SIDE && spread <= STEADY * slow.after;
+    let is_shaper = slow.added >= QUEUED;
+    let (cause, probability) = if is_fast(fresh) {
+        (Cause::FlowThrottled, 0.97)
+    } else if fresh.is_some() && is_fast(tcp) {
+        let own = if is_shaper { Cause::UdpShaper } else { Cause::UdpPolicer };
+        (own, if is_steady { 0.97 } else { 0.6 })
+    } else if fresh.is_some() {
+        (Cause::RateLimit, 0.6)
+    } else {
+        (Cause::FlowThrottled, 0.5)
+    };
+    let mut claim = Claim::new(cause, Side::Path)
         .direction(direction)
-        .probability(if is_fresh_fast { 0.97 } else { 0.5 })
+        .probability(probability)
         .parameters(Parameters {
-            rate_bps: Some(after.round() as u64),
-            age_s: Some(((moment - began) * 10.0).round() / 10.0),
+            rate_bps: Some(slow.after.round() as u64),
+            age_s: slow.before.map(|_| ((slow.moment - slow.began) * 10.0).round() / 10.0),
             ..Parameters::default()
         })
         .because(Evidence {
-            flows: own.first().map(|s| case.evidence.name(s.flow)).into_iter().collect(),
-            from_s: Some(moment),
-            to_s: own.last().map(|s| s.to_s),
+            flows: vec![case.evidence.name(slow.flow)],
+            from_s: Some(slow.moment),
+            to_s: slow.slices.last().map(|s| s.to_s),
             says,
             ..Evidence::default()
-        })
-        .or([Cause::RateLimit, Cause::Congestion], "what a fresh flow gets while the old one is slow");
-    if let Some(fresh) = fresh.filter(|_| is_fresh_fast) {
-        claim = claim
-            .because(Evidence {
-                says: format!("a fresh flow got {:.2} Mbit/s at that time", fresh / 1e6),
-                ..Evidence::default()
-            })
-            .rather_than(Cause::Congestion, "a fresh flow is fast on the same path at the same time");
+        });
+    for (what, got) in [("a fresh flow", fresh), ("TCP", tcp)] {
+        if let Some(got) = got {
+            let says = format!("{what} got {} at that time", mbit(got));
+            claim = claim.because(Evidence { says, ..Evidence::default() });
+        }
     }
-    Some(claim)
+    let others = if is_shaper {
+        [Cause::UdpShaper, Cause::Congestion]
+    } else {
+        [Cause::UdpPolicer, Cause::Congestion]
+    };
+    Some(if cause == Cause::FlowThrottled && probability > 0.9 {
+        claim.rather_than(Cause::Congestion, "a fresh flow is fast on the same path at the same time")
+    } else if cause == Cause::FlowThrottled {
+        claim.or([Cause::RateLimit, Cause::Congestion], "what a fresh flow gets while the old one is slow")
+    } else if cause == Cause::RateLimit {
+        claim.or(others, "TCP alone at the same rate over the same path")
+    } else {
+        claim
+            .rather_than(Cause::FlowThrottled, "a fresh flow is as slow at the same time")
+            .or([Cause::RateLimit, Cause::Congestion], "a transfer whose rate holds for half a minute")
+    })
 }

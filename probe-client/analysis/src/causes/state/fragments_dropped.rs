@@ -1,10 +1,16 @@
 //! `fragments-dropped`: datagrams larger than the MTU vanish, while those that fit get through (RFC 8900).
 
+use std::collections::BTreeMap;
+
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+use probe_protocol::wire::hello::Carrier;
 
 use crate::causes::{Case, Claim, thresholds};
-use crate::observation::Fragment;
+use crate::observation::{Fragment, Purpose};
+
+/// Datagrams of one length whose loss tells of it.
+const WHOLE: u64 = 30;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let way = |up: bool| {
@@ -15,10 +21,23 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         (sent, arrived, first.copied())
     };
     let (up, down) = (way(true), way(false));
-    // Whole datagrams on the same way, at the same time.
-    let (lost, whole) =
-        case.steady_udp().fold((0, 0), |(lost, all), (_, t)| (lost + t.counts.lost(), all + t.counts.sent));
-    let base = ((lost as f64 + 1.0) / (whole as f64 + 2.0)).max(0.02);
+    // Whole datagrams at the same time, of the length that loses most: what has little room left drops long ones first.
+    let mut lengths: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+    for (flow, traffic) in case.flows.iter().filter(|(flow, traffic)| {
+        // What a dead flow loses is its death's.
+        flow.plan.carrier == Carrier::Udp
+            && matches!(flow.plan.purpose, Purpose::Steady | Purpose::Old | Purpose::Crossed)
+            && traffic.life.trailing < thresholds::DEATH_PACKETS
+    }) {
+        let (lost, all) = lengths.entry(flow.plan.size).or_default();
+        (*lost, *all) = (*lost + traffic.counts.lost(), *all + traffic.counts.sent);
+    }
+    let whole: u64 = lengths.values().map(|(_, all)| all).sum();
+    let base = lengths
+        .values()
+        .filter(|(_, all)| *all >= WHOLE)
+        .map(|(lost, all)| (*lost as f64 + 1.0) / (*all as f64 + 2.0))
+        .fold(0.02, f64::max);
     // Two fragments or more to each: either lost, and the datagram is.
     let chance = |sent: u32| (3.0 * base).min(0.9).powi(i32::try_from(sent).unwrap_or(i32::MAX));
     let dropped = |(sent, arrived, _): (u32, u32, Option<Fragment>)| {

@@ -291,6 +291,33 @@ fn ports_that_differ_are_a_bad_member() {
 }
 
 #[test]
+fn flows_of_longer_packets_that_lose_more_are_no_bad_member() {
+    // A bucket that is nearly empty has room for short packets and none for long ones; `by_port`: a fan's ports differ.
+    let run = |by_port: bool| {
+        let mut run = MadeUp::new(TARGET, true);
+        let random = |n: u64, of_256: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & 0xff < of_256;
+        for (n, size) in (0u32..).zip([800u16, 250, 600, 330, 450, 420]) {
+            let name = format!("udp/crossed/{n}");
+            let class = (Dress::Random, Purpose::Crossed);
+            run.scheduled(&name, class, (1.0, 25.0), (0.03, size), |packets, _, _| {
+                up(random(packets + u64::from(n) * 977, 110))
+            });
+        }
+        for port in 0..32u32 {
+            let (name, start) = (format!("udp/port-{port}"), 0.2 * f64::from(port));
+            let bad = by_port && port % 4 == 0;
+            let class = (Dress::Random, Purpose::Fan);
+            run.scheduled(&name, class, (start, start + 8.0), (0.1, 128), |packets, _, _| {
+                up(random(packets + u64::from(port) * 977, if bad { 110 } else { 12 }))
+            });
+        }
+        judged(run)
+    };
+    assert!(!causes(&run(false)).contains(&Cause::BadPathMember));
+    only(&run(true), Cause::BadPathMember);
+}
+
+#[test]
 fn the_first_packets_are_lost_in_every_flow_or_it_is_chance() {
     let opened = |first: [u32; 7]| {
         let mut run = MadeUp::new(TARGET, true);

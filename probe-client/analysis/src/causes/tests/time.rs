@@ -308,6 +308,25 @@ fn fragments_that_vanish_one_way() {
 }
 
 #[test]
+fn long_packets_that_are_lost_beside_short_ones_take_fragments_with_them() {
+    let fragments = |of_256: u64| {
+        let mut run = MadeUp::new(TARGET, true);
+        let [_, _, udp, ..] = run.all_open();
+        run.probes(udp, 500, |_| Fate::Received);
+        run.scheduled("udp/long", (Dress::Random, Purpose::Crossed), (0.0, 10.0), (0.05, 800), |n, _, _| {
+            let is_lost = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & 0xff < of_256;
+            if is_lost { Fate::LostUp } else { Fate::Received }
+        });
+        for (up, arrived) in [(true, 0), (false, 8)] {
+            let fragment = Fragment { flow: udp, up, size: 2000, sent: 8, arrived, at: run.at(5.0) };
+            run.push(Observation::Fragment(fragment));
+        }
+        causes(&judged(run)).contains(&Cause::FragmentsDropped)
+    };
+    assert!(!fragments(110) && fragments(5));
+}
+
+#[test]
 fn a_mark_that_is_lost_while_others_pass() {
     let marked = |lost: &dyn Fn(u8, u64) -> bool| {
         let mut run = MadeUp::new(TARGET, true);

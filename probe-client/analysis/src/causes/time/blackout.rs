@@ -46,7 +46,7 @@ pub(in crate::causes) fn silences(case: &Case<'_>) -> Vec<Silence> {
         .blackouts(LEAST_BINS)
         .into_iter()
         .filter(|b| b.to_s - b.from_s >= thresholds::BLACKOUT && b.sent >= thresholds::DEATH_PACKETS)
-        .filter(|b| !case.host_was_away(b.from_s, b.to_s))
+        .filter(|b| !case.host_explains_silence(b.from_s, b.to_s))
         .filter(|b| is_everybody_s(case, b) && !is_contradicted(case, b))
         .map(|b| Silence { streams_alive: streams(case, &b), ..sharpened(case, &b) })
         .collect()
@@ -121,7 +121,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         whole.into_iter().partition(|s| gateway(case, s) == Some(false));
     let (outages, unknown): (Vec<&Silence>, Vec<&Silence>) = rest
         .into_iter()
-        .filter(|s| !case.host_acted(s.from_s, s.to_s))
+        .filter(|s| !case.host_meddled(s.from_s, s.to_s))
         .partition(|s| gateway(case, s) == Some(true));
     let unsent = unsent(case, &silences);
     let local: Vec<&Silence> = local.into_iter().chain(&unsent).collect();

@@ -45,6 +45,7 @@ impl Judged {
             events: self.silences.iter().take(EVENTS).map(|(d, s)| event(*d, s)).collect(),
             transfers: Vec::new(),
             under_load: Vec::new(),
+            unlimited: Vec::new(),
             path_mtu: Vec::new(),
             clock: None,
             instrument: Instrument::default(),

@@ -7,11 +7,14 @@ use super::findings::{Draft, Names, bits, mbit, percent, round};
 use super::segment::{Class, Limited, Verdict};
 use super::{Transport, Way};
 use crate::causes::thresholds::{BENIGN_LOSS, FALSE_ALARM};
+use crate::rate::bucket;
 use crate::rate::judge::Limit;
 use crate::stats::hypothesis::binomial_at_least;
 
 /// Rates of two parts that differ by less are the same limit.
 const SAME_RATE: f64 = 0.08;
+/// A bucket and a queue whose rates differ by less are one.
+const SAME_LIMIT: f64 = 0.02;
 /// Share of all packets (of a queue) or of all losses (of a bucket) that a limit must account for.
 const PART: f64 = 0.2;
 /// Share of all arrivals that must have waited before a line's own rate is worth saying.
@@ -88,6 +91,18 @@ pub(super) fn limits(direction: Option<Direction>, way: &Way, names: Names<'_>) 
             drafts.push((weight, draft));
         }
     }
+    // A queue of a rate does not vanish: a bucket of the same rate in another part is its burst.
+    let queues: Vec<Option<u64>> = drafts
+        .iter()
+        .filter(|(_, d)| d.parameters.kind.as_deref() == Some("shaper") || d.cause == Cause::UdpShaper)
+        .map(|(_, d)| d.parameters.rate_bps)
+        .collect();
+    let is_same = |a: u64, b: u64| (a as f64 / b.max(1) as f64 - 1.0).abs() < SAME_LIMIT;
+    drafts.retain(|(_, d)| {
+        let is_bucket = d.parameters.kind.as_deref() == Some("policer") || d.cause == Cause::UdpPolicer;
+        let twin = d.parameters.rate_bps.is_some_and(|r| queues.iter().flatten().any(|q| is_same(r, *q)));
+        !(is_bucket && twin)
+    });
     drafts.sort_by(|a, b| b.0.total_cmp(&a.0));
     // One finding a cause and kind: the limit that bound most, the others as further evidence.
     let mut out: Vec<Draft> = Vec::new();
@@ -116,22 +131,21 @@ fn limit(direction: Option<Direction>, group: &Group<'_>, names: Names<'_>) -> O
         test: None,
         p: None,
     };
-    // The burst is what the part that saw most of it says: a part that begins in the middle of a load sees less.
+    // The burst is known where the series begins with a bucket that was idle: in the middle of a load none is full.
+    let knows = |v: &Verdict, fit: &bucket::Fit| fit.is_depth_known && v.is_first;
     let burst = group
         .parts
         .iter()
-        .map(|(_, l)| match &l.limit {
+        .map(|(v, l)| match &l.limit {
             Limit::Policer { burst, fit, .. }
             | Limit::Shallow { burst, fit, .. }
-            | Limit::Packets { burst, fit, .. } => (fit.is_depth_known, *burst),
+            | Limit::Packets { burst, fit, .. } => (knows(v, fit), *burst),
             Limit::Shaper { burst, .. } => (true, *burst),
         })
         .max_by(|a, b| a.0.cmp(&b.0).then(a.1.value.total_cmp(&b.1.value)))?
         .1;
-    let is_burst_known = group.parts.iter().any(|(_, l)| match &l.limit {
-        Limit::Policer { fit, .. } | Limit::Packets { fit, .. } | Limit::Shallow { fit, .. } => {
-            fit.is_depth_known
-        }
+    let is_burst_known = group.parts.iter().any(|(v, l)| match &l.limit {
+        Limit::Policer { fit, .. } | Limit::Packets { fit, .. } | Limit::Shallow { fit, .. } => knows(v, fit),
         Limit::Shaper { .. } => true,
     });
     let parameters = |rate: f64| Parameters {

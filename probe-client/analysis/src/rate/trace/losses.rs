@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Rival};
 
+use super::Way;
 use super::findings::{Draft, percent, round};
 use super::segment::{Gaps, Limited, Verdict};
 use super::silences::{self, Silence};
-use super::{Transport, Way};
 use crate::causes::thresholds::{BENIGN_LOSS, BENIGN_REORDERING, CERTAIN, FALSE_ALARM, LOSSY_BLOCKS};
 use crate::rate::judge::Limit;
 use crate::rate::quantile;
@@ -20,6 +20,8 @@ const CONGESTED_BLOCKS: usize = 3;
 const OWN_QUEUE: f64 = 0.2;
 /// A path that loses more than this by chance is rarer than a limit whose form is not recognised.
 const MOST_BY_CHANCE: f64 = 0.25;
+/// Share of the uncertainty about losses that no bucket explains of losses by chance, bursts of them included.
+const BUCKET_LIKE: f64 = 0.6;
 /// Shortest silence that is an outage, seconds.
 const OUTAGE: f64 = 1.0;
 
@@ -58,12 +60,12 @@ pub(super) fn events(direction: Option<Direction>, way: &Way) -> (Vec<Draft>, u6
     // What a limit explains is no silence.
     let is_limited = |s: &Silence| {
         let covers = |l: &Limited| {
-            // A TCP sender that overshoots loses a whole window at once, and waits for a round trip.
-            let most = if l.transport != Some(Transport::Udp) && s.lost > 30 { 3.0 * OUTAGE } else { OUTAGE };
+            // A sender that overshoots loses a whole window at once, and waits. What it sends after so long a wait finds
+            // room in any bucket or queue.
             !matches!(l.limit, Limit::Shallow { .. })
                 && s.from >= l.active.0
                 && s.to <= l.active.1
-                && s.to - s.from < most
+                && s.last - s.from < OUTAGE / 2.0
         };
         way.verdicts.iter().any(|v| v.limited.as_ref().is_some_and(covers))
     };
@@ -309,8 +311,15 @@ pub(super) fn losses(direction: Option<Direction>, way: &Way, by_events: u64) ->
             }),
         });
     }
+    // A bucket that explains so much of chance is none of chance's, though its rate is not known well enough to be one.
+    let by_bucket: u64 = rest
+        .iter()
+        .filter(|v| v.all.bucket.is_some_and(|b| b.explained >= BUCKET_LIKE && b.is_deep()))
+        .map(|v| v.rest.lost)
+        .sum();
+    let is_limit_like = 2 * by_bucket > total.1;
     let even = rest.iter().map(|v| v.rest.gaps).fold(Gaps::default(), Gaps::plus).are_even();
-    if 2 * flat > total.1 && !even && ratio <= MOST_BY_CHANCE {
+    if 2 * flat > total.1 && !even && !is_limit_like && ratio <= MOST_BY_CHANCE {
         let periods: u64 = way.verdicts.iter().map(|v| v.rest.periods).sum();
         let burst = lost as f64 / periods.max(1) as f64;
         return Some(Draft {
@@ -326,12 +335,13 @@ pub(super) fn losses(direction: Option<Direction>, way: &Way, by_events: u64) ->
         });
     }
     let candidates =
-        [Cause::Congestion, if even { Cause::RateLimit } else { Cause::LossyPath }].map(Cause::id);
+        [Cause::Congestion, if even || is_limit_like { Cause::RateLimit } else { Cause::LossyPath }]
+            .map(Cause::id);
     let doubt = format!(
         "{lost} of {sent} packets were lost{}; candidates: {}; what would decide: the same path {}",
         if even { ", too evenly for chance" } else { "" },
         candidates.join(", "),
-        if even { "at other rates" } else { "without other traffic" },
+        if even || is_limit_like { "at other rates" } else { "without other traffic" },
     );
     Some(Draft {
         cause: Cause::Unexplained,

@@ -126,7 +126,7 @@ impl Way {
         for sample in &samples {
             self.silences.note(sample.at, sample.delay.is_some());
         }
-        for verdict in segment::judge(&samples) {
+        for verdict in segment::judge(&samples, first == 0) {
             if self.verdicts.len() < MAX_VERDICTS {
                 self.verdicts.push(verdict);
             } else {

@@ -13,6 +13,10 @@ const MIN_PACKETS: usize = 60;
 const HALVINGS: u32 = 3;
 /// Blocks of a segment in which loss is counted, unless they would be longer than half a second.
 const BLOCKS: f64 = 40.0;
+/// Drops that are worth a look of their own: as many as two buckets are fitted from.
+const MANY_DROPS: u64 = 2 * crate::rate::bucket::MIN_DROPS as u64;
+/// Width of the interval of a queue's rate, as a ratio.
+const SHARP_QUEUE: f64 = 0.025;
 /// Fewest packets of a part.
 const MIN_PART: usize = 400;
 
@@ -44,6 +48,8 @@ pub(super) struct Verdict {
     pub(super) from: f64,
     /// Seconds after the trace's start.
     pub(super) to: f64,
+    /// It begins where the trace does: what fills and empties was idle before, as far as is known.
+    pub(super) is_first: bool,
     /// What limits it, and whom.
     pub(super) limited: Option<Limited>,
     /// What all packets of the part show.
@@ -133,27 +139,29 @@ impl Gaps {
     }
 }
 
-/// Judges a segment, in sending order.
-pub(super) fn judge(samples: &[Sample]) -> Vec<Verdict> {
+/// Judges a segment, in sending order; the first of a direction or a later one.
+pub(super) fn judge(samples: &[Sample], is_first: bool) -> Vec<Verdict> {
     let mut out = Vec::new();
     if !samples.is_empty() {
-        part(samples, HALVINGS, &mut out);
+        part(samples, is_first, HALVINGS, &mut out);
     }
     out
 }
 
-fn part(samples: &[Sample], halvings: u32, out: &mut Vec<Verdict>) {
-    let whole = verdict(samples);
+fn part(samples: &[Sample], is_first: bool, halvings: u32, out: &mut Vec<Verdict>) {
+    let whole = verdict(samples, is_first);
     // A line of one's own may hold throughout, and what drops packets in a part of the time alone.
     let drops_elsewhere = |l: &Limited| {
-        matches!(l.limit, Limit::Shaper { .. })
-            && whole.rest.lost >= 2 * crate::rate::bucket::MIN_DROPS as u64
+        let Limit::Shaper { fit, .. } = &l.limit else { return false };
+        let not_full = (1.0 - fit.drops_at_limit) * l.judgement.lost as f64;
+        whole.rest.lost >= MANY_DROPS || not_full >= MANY_DROPS as f64
     };
     let is_settled = whole
         .limited
         .as_ref()
         .is_some_and(|l| !matches!(l.limit, Limit::Shallow { .. }) && !drops_elsewhere(l));
-    let has_more = whole.rest.lost >= 2 * crate::rate::bucket::MIN_DROPS as u64
+    let has_more = whole.rest.lost >= MANY_DROPS
+        || whole.limited.as_ref().is_some_and(drops_elsewhere)
         || whole.all.queue.is_some_and(|q| q.explained > 0.3);
     if is_settled || halvings == 0 || samples.len() < 2 * MIN_PART || !has_more {
         out.push(whole);
@@ -166,8 +174,8 @@ fn part(samples: &[Sample], halvings: u32, out: &mut Vec<Verdict>) {
         return;
     }
     let mut parts = Vec::new();
-    part(&samples[..at], halvings - 1, &mut parts);
-    part(&samples[at..], halvings - 1, &mut parts);
+    part(&samples[..at], is_first, halvings - 1, &mut parts);
+    part(&samples[at..], false, halvings - 1, &mut parts);
     if parts.iter().any(|p| p.limited.as_ref().is_some_and(|l| !matches!(l.limit, Limit::Shallow { .. }))) {
         out.extend(parts);
     } else {
@@ -183,20 +191,32 @@ fn series(samples: &[Sample], class: Class) -> Vec<Packet> {
         .collect()
 }
 
-fn verdict(samples: &[Sample]) -> Verdict {
-    let all = judge::judge(&series(samples, Class::All));
-    let limited = match limited(samples, &all) {
-        Some(found) if accounts_for_losses(&found) || all.lost == 0 => Some(found),
-        other => trimmed(samples).or(other),
+fn verdict(samples: &[Sample], is_first: bool) -> Verdict {
+    let all = judged(&series(samples, Class::All));
+    let (limited, is_first) = match limited(samples, &all) {
+        Some(found) if accounts_for_losses(&found) || all.lost == 0 => (Some(found), is_first),
+        other => trimmed(samples).map_or((other, is_first), |found| (Some(found), false)),
     };
     let rest = rest(samples, limited.as_ref(), &all);
     Verdict {
         from: samples.first().map_or(0.0, |s| s.at),
         to: samples.last().map_or(0.0, |s| s.at),
+        is_first,
         limited,
         all,
         rest,
     }
+}
+
+/// Judges a series. What others share has no rate of its own: a queue whose rate is not known sharply is nobody's limit.
+fn judged(series: &[Packet]) -> Judgement {
+    let mut found = judge::judge(series);
+    if let Some(Limit::Shaper { fit, .. }) = &found.limit
+        && (fit.rate.high - fit.rate.low) / fit.rate.value >= SHARP_QUEUE
+    {
+        found.limit = None;
+    }
+    found
 }
 
 /// A limit that holds from the first loss to the last one alone.
@@ -207,7 +227,7 @@ fn trimmed(samples: &[Sample]) -> Option<Limited> {
     if inner.len() < MIN_PACKETS || inner.len() * 10 > samples.len() * 9 {
         return None;
     }
-    let all = judge::judge(&series(inner, Class::All));
+    let all = judged(&series(inner, Class::All));
     limited(inner, &all).filter(|l| matches!(l.limit, Limit::Policer { .. } | Limit::Packets { .. }))
 }
 
@@ -224,12 +244,14 @@ fn strength(limit: &Limit) -> f64 {
 /// says nothing against a bucket of less than its rate.
 fn drops_below_line(narrow: &Limit, lost: usize, wide: &Limit, of: usize) -> bool {
     let Limit::Shaper { rate: line, .. } = wide else { return false };
+    // What a bucket explains so well is its own, however much others lose on the line.
     let (rate, drops) = match narrow {
         Limit::Policer { rate, fit, .. } => (rate, fit.explained >= thresholds::EXPLAINED_BESIDE),
-        Limit::Shaper { rate, fit, .. } => (rate, fit.drops_at_limit >= 0.5),
+        Limit::Shaper { rate, fit, .. } => (rate, fit.drops_at_limit >= 0.5 && lost * 2 >= of),
         Limit::Packets { .. } | Limit::Shallow { .. } => return false,
     };
-    drops && rate.value < thresholds::BELOW_LINE * line.value && lost * 2 >= of && lost > 0
+    let are_many = (lost * 2 >= of && lost > 0) || lost as u64 >= MANY_DROPS;
+    drops && rate.value < thresholds::BELOW_LINE * line.value && are_many
 }
 
 fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
@@ -256,7 +278,7 @@ fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
         if series.len() < MIN_PACKETS {
             continue;
         }
-        let found = judge::judge(&series);
+        let found = judged(&series);
         let Some(limit) = found.limit else { continue };
         // A wider class is preferred where it explains about as much, and of the same.
         let is_better = |(_, _, b): &(Class, Judgement, Limit)| {
@@ -336,15 +358,35 @@ fn accounts_for_losses(limited: &Limited) -> bool {
         || !limited.judgement.is_flat_before_loss()
 }
 
-fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest {
+/// The samples that a limit does not account for.
+fn left<'s>(samples: &'s [Sample], limited: Option<&Limited>) -> Vec<&'s Sample> {
     let limited = limited.filter(|l| accounts_for_losses(l));
-    let is_bound = |s: &Sample| limited.is_some_and(|l| l.class.holds(s));
+    samples.iter().filter(|s| !limited.is_some_and(|l| l.class.holds(s))).collect()
+}
+
+fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest {
+    let kept = left(samples, limited);
+    let length = samples.last().map_or(0.0, |s| s.at) - samples.first().map_or(0.0, |s| s.at);
+    let mut out = counted(&kept, (length / BLOCKS).clamp(0.005, 0.5));
+    if kept.len() == samples.len() {
+        out.queue_before_loss = all.is_queue_before_loss();
+        out.flat = all.is_flat_before_loss();
+    } else if out.lost > 0 {
+        let packet = |s: &&Sample| Packet { at: s.at, bytes: s.bytes, delay: s.delay };
+        let own = judged(&kept.iter().map(packet).collect::<Vec<_>>());
+        out.queue_before_loss = own.is_queue_before_loss();
+        // Those that the limit does not bind may fill a line of their own, and lose by it.
+        out.flat = own.is_flat_before_loss() && !matches!(own.limit, Some(Limit::Shaper { .. }));
+    }
+    out
+}
+
+/// Counts of what is left, in blocks of so many seconds.
+fn counted(kept: &[&Sample], width: f64) -> Rest {
     let mut out = Rest::default();
     let (mut block, mut was_lost) = (i64::MIN, false);
     let mut since: Option<u64> = None;
-    let length = samples.last().map_or(0.0, |s| s.at) - samples.first().map_or(0.0, |s| s.at);
-    let width = (length / BLOCKS).clamp(0.005, 0.5);
-    for sample in samples.iter().filter(|s| !is_bound(s)) {
+    for sample in kept {
         out.sent += 1;
         let is_lost = sample.delay.is_none();
         out.lost += u64::from(is_lost);
@@ -359,21 +401,5 @@ fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest 
             block = this;
         }
     }
-    let own;
-    let judgement = match limited {
-        None => all,
-        Some(_) if out.lost == 0 => return out,
-        Some(_) => {
-            let left: Vec<Packet> = samples
-                .iter()
-                .filter(|s| !is_bound(s))
-                .map(|s| Packet { at: s.at, bytes: s.bytes, delay: s.delay })
-                .collect();
-            own = judge::judge(&left);
-            &own
-        }
-    };
-    out.queue_before_loss = judgement.is_queue_before_loss();
-    out.flat = judgement.is_flat_before_loss();
     out
 }
