@@ -190,7 +190,6 @@ fn rebound(flow: FlowSpec, topology: &Topology, seed: u64) -> Setup {
 }
 
 #[test]
-#[ignore = "open: behind a rebinding NAT the simulation loses fragments on their way up, the kernel lab does not"]
 fn a_moved_flow_proves_its_address_and_gets_its_longer_replies_again() {
     let to = setup::target(&topology());
     // Whole datagrams alone come back: a reply that was held short would count as one that arrived.
@@ -207,7 +206,9 @@ fn a_moved_flow_proves_its_address_and_gets_its_longer_replies_again() {
             .filter_map(|o| if let Observation::Fragment(f) = o { Some(*f) } else { None })
             .collect();
         let way = |up: bool| pieces.iter().find(|f| f.up == up).unwrap();
-        assert_eq!((way(true).sent, way(true).arrived), (10, 10));
+        // None was lost; a turn that a held reply left over may have sent one more.
+        let (sent, arrived) = (way(true).sent, way(true).arrived);
+        assert!((10..=12).contains(&sent) && arrived == sent, "{sent} {arrived}");
         // One may have been on its way to the old port.
         let (sent, arrived) = (way(false).sent, way(false).arrived);
         assert!(sent >= 9 && arrived + 1 >= if drops { 1 } else { sent }, "{sent} {arrived}");

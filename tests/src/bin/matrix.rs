@@ -1,10 +1,11 @@
 //! `matrix`: runs all scenarios over many seeds and says what was found and what was not.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use probe_client::report::text::{self, Look};
 use tests::matrix::jobs::{self, Job, Outcome};
 use tests::matrix::{Floors, NotPlayed, Run, Tally, play, table};
 use tests::scenario::{Network, Scenario};
@@ -47,6 +48,9 @@ struct Cli {
     /// Writes the tally and every run as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes what each simulated run's report says into this directory, as text: `NAME-SEED.txt`.
+    #[arg(long, value_name = "DIRECTORY")]
+    reports: Option<PathBuf>,
     /// Floors, as TOML; left out, those of the repository.
     #[arg(long, value_name = "FILE")]
     floors: Option<PathBuf>,
@@ -125,12 +129,21 @@ fn simulated(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = jobs.len();
     let told = |done, outcome: &Outcome| tell(cli, done, count, outcome);
-    Ok(jobs::run(&jobs, cli.threads.unwrap_or(cores), simulate, told)?)
+    if let Some(directory) = &cli.reports {
+        std::fs::create_dir_all(directory)?;
+    }
+    let play = |job: &Job, scenario: &Scenario| simulate(job, scenario, cli.reports.as_deref());
+    Ok(jobs::run(&jobs, cli.threads.unwrap_or(cores), play, told)?)
 }
 
-fn simulate(job: &Job, scenario: &Scenario) -> Result<Run, NotPlayed> {
+fn simulate(job: &Job, scenario: &Scenario, reports: Option<&Path>) -> Result<Run, NotPlayed> {
     let began = processor_time();
     let played = play(scenario, job.seed)?;
+    if let Some(directory) = reports {
+        let file = directory.join(format!("{}-{}.txt", job.name(), job.seed));
+        std::fs::write(file, text::render(&played.whole, Look { width: 120, colour: false }))
+            .map_err(NotPlayed::Written)?;
+    }
     let at = (job.seed, job.network);
     let mut run = Run::of(scenario, at, &played.report, played.judgement, played.took);
     run.cpu_s = processor_time().zip(began).map(|(now, began)| now - began);

@@ -16,5 +16,5 @@ pub mod table;
 pub mod tally;
 
 pub use jobs::{Job, What};
-pub use play::{NotPlayed, Played, play};
+pub use play::{NotPlayed, Played, play, play_and_see};
 pub use tally::{Failure, Floors, Row, Run, Tally, Wrong};

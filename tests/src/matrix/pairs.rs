@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::middlebox::{Forwarding, NatKind, Topology};
-use crate::scenario::{Expect, Scenario, ScenarioError};
+use crate::scenario::{Expect, Plan, Scenario, ScenarioError};
 
 /// What a cause takes away, or alters. Two of one kind are told by one experiment, and are not composed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,8 @@ pub fn compose(first: &str, second: &str, seed: u64) -> Result<Scenario, Scenari
     let mut must = [first.expect.must, second.expect.must].concat();
     must.iter_mut().for_each(|must| must.parameters.clear());
     let may = [first.expect.may, second.expect.may].concat();
+    // A check whose load goes far enough for the one goes far enough for the other.
+    let plan = if first.plan == Plan::default() { second.plan } else { first.plan };
     let scenario = Scenario {
         about: format!("{}; and {}", first.about, second.about),
         name,
@@ -115,7 +117,7 @@ pub fn compose(first: &str, second: &str, seed: u64) -> Result<Scenario, Scenari
         rule: [first.rule, second.rule].concat(),
         drawn: first.drawn.into_iter().chain(second.drawn).collect(),
         expect: Expect { must, may, ..Expect::default() },
-        plan: first.plan,
+        plan,
         networks: first.networks,
         listener: first.listener,
         event: first.event,
@@ -127,7 +129,7 @@ pub fn compose(first: &str, second: &str, seed: u64) -> Result<Scenario, Scenari
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Plan;
+    use crate::scenario::PlanKind;
 
     #[test]
     fn every_pair_can_be_composed_and_asks_for_both_causes() {
@@ -146,7 +148,10 @@ mod tests {
     fn what_is_composed_is_a_plain_check_of_rules_alone() {
         for (name, _) in SINGLE {
             let scenario = Scenario::load(name, 0).unwrap();
-            assert_eq!(scenario.plan, Plan::default(), "{name}");
+            let Plan { kind, arguments, .. } = &scenario.plan;
+            let is_plain =
+                arguments.is_empty() || matches!(arguments.as_slice(), [rate, _] if rate == "--rate");
+            assert!(*kind == PlanKind::Check && is_plain, "{name}: {:?}", scenario.plan);
             assert!(scenario.event.is_empty(), "{name}");
             assert_eq!(scenario.expect.must.len(), 1, "{name}");
         }

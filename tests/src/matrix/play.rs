@@ -8,7 +8,7 @@ use probe_client::cli::Exit;
 use probe_client::plan::check_load::DEFAULT_RATE;
 use probe_client::plan::rehearse::{RehearseOptions, Ways};
 use probe_client::plan::{Depth, Plan, SoakOptions};
-use probe_client::report::{Origin, build, json};
+use probe_client::report::{self, Origin, build, json};
 use probe_protocol::finding::Severity;
 
 use crate::rules::units::{BitRate, Span};
@@ -37,6 +37,9 @@ pub enum NotPlayed {
     /// The report could not be written or read.
     #[error("the report is not as the contract says: {0}")]
     Report(#[from] serde_json::Error),
+    /// What its report says could not be written down.
+    #[error("its report cannot be written: {0}")]
+    Written(std::io::Error),
     /// The real-kernel lab failed.
     #[error("the real-kernel lab failed: {0}")]
     Kernel(String),
@@ -47,8 +50,10 @@ pub enum NotPlayed {
 pub struct Played {
     /// Whether what was said is what had to be said.
     pub judgement: Judgement,
-    /// What was said.
+    /// What was said, as far as it is judged.
     pub report: Report,
+    /// The whole report, as a user gets it.
+    pub whole: report::Report,
     /// Simulated time that it took.
     pub took: Duration,
 }
@@ -58,6 +63,18 @@ pub struct Played {
 /// # Errors
 /// A [`NotPlayed`].
 pub fn play(scenario: &Scenario, seed: u64) -> Result<Played, NotPlayed> {
+    play_and_see(scenario, seed, &mut |_| {})
+}
+
+/// Plays a scenario, and tells every observation.
+///
+/// # Errors
+/// A [`NotPlayed`].
+pub fn play_and_see(
+    scenario: &Scenario,
+    seed: u64,
+    see: &mut dyn FnMut(&Observation),
+) -> Result<Played, NotPlayed> {
     if !scenario.runs_in(Network::Simulated) {
         return Err(NotPlayed::OtherNetwork);
     }
@@ -67,6 +84,7 @@ pub fn play(scenario: &Scenario, seed: u64) -> Result<Played, NotPlayed> {
     let judged = setup.keep_truth;
     let ran = World::new(setup)?.run(None, &mut |observation| {
         evidence.observe(&observation);
+        see(&observation);
         if let Observation::Probe(probe) = observation
             && judged
         {
@@ -80,13 +98,13 @@ pub fn play(scenario: &Scenario, seed: u64) -> Result<Played, NotPlayed> {
         PlanKind::Rehearse => "rehearse",
         PlanKind::Doctor => "doctor",
     };
-    let report = build(analyse(&evidence), Origin { id: None, kind, port, quick });
-    let status = i32::from(Exit::of(&report, Severity::Degraded).status());
-    let report: Report = serde_json::from_str(&json::compact(&report)?)?;
+    let whole = build(analyse(&evidence), Origin { id: None, kind, port, quick });
+    let status = i32::from(Exit::of(&whole, Severity::Degraded).status());
+    let report: Report = serde_json::from_str(&json::compact(&whole)?)?;
     let mut judgement = scenario.expect.judge(&report, Some(status));
     let (said, count) = ran.truth.contradictions(&probes, 1);
     judgement.wrong.extend(said.first().map(|said| format!("{count} probes contradict the truth: {said}")));
-    Ok(Played { judgement, report, took: ran.took })
+    Ok(Played { judgement, report, whole, took: ran.took })
 }
 
 /// The setup that a scenario describes.

@@ -21,7 +21,7 @@ pub use nat::{Nat, Refusal};
 pub use topology::{Forwarding, Hairpin, HostAddresses, Kind, NatKind, Proxy, ProxyKind, Topology};
 
 use crate::packet::build::{self, IcmpError};
-use crate::packet::{Packet, Protocol, fragment};
+use crate::packet::{Packet, Part, Protocol, fragment};
 use crate::rules::truth::Deed;
 use crate::rules::{BadRule, Direction, FlowKey, Moment, Output, Pipeline, Place, Rule, Sink};
 
@@ -55,9 +55,16 @@ pub struct Middlebox {
     work: VecDeque<(Place, Output)>,
     ready: Vec<(Port, Packet)>,
     names: [Arc<str>; 2],
+    /// Later fragments that have overtaken the first one of their datagram: a NAT keeps them until it has seen the ports
+    /// (RFC 4787, REQ-14).
+    early: VecDeque<(Timestamp, Direction, Packet)>,
     /// Packets that were no IP, or cut short.
     pub malformed: u64,
 }
+
+/// Fragments that have overtaken their first one: at most so many, and for so long (RFC 1122, section 3.3.2).
+const MAX_EARLY: usize = 256;
+const EARLY_FOR: Duration = Duration::from_secs(60);
 
 const ROUTER: usize = 0;
 const NAT: usize = 1;
@@ -91,6 +98,7 @@ impl Middlebox {
             work: VecDeque::new(),
             ready: Vec::new(),
             names: [Arc::from("router"), Arc::from("nat")],
+            early: VecDeque::new(),
             malformed: 0,
         })
     }
@@ -288,16 +296,44 @@ impl Middlebox {
             return self.refuse_on_path(moment, direction, packet, "time to live ran out", ROUTER, answer);
         }
         packet.set_ttl(packet.ttl() - 1);
+        self.enter_site(moment, direction, packet);
+    }
+
+    /// A packet is at the router of the site that it is for.
+    fn enter_site(&mut self, moment: Moment, direction: Direction, mut packet: Packet) {
         let router = match direction {
             Direction::Up => &mut self.far,
             Direction::Down => &mut self.near,
         };
-        let own = to;
-        if let Some(nat) = &mut router.nat
-            && let Err(refusal) = nat.incoming(moment.now, &mut packet)
-        {
-            return self.knock(moment, direction, packet, refusal, own);
+        let (own, part, datagram) = (packet.destination(), packet.part(), fragment::datagram(&packet));
+        let Some(nat) = &mut router.nat else { return self.hand_over_open(moment, direction, packet, own) };
+        match nat.incoming(moment.now, &mut packet) {
+            Ok(()) => self.hand_over_open(moment, direction, packet, own),
+            Err(Refusal::Fragment) => return self.keep_early(moment, direction, packet),
+            Err(refusal) => return self.knock(moment, direction, packet, refusal, own),
         }
+        if part == Part::First && !self.early.is_empty() {
+            let follows = |(_, way, packet): &(Timestamp, Direction, Packet)| {
+                *way == direction && fragment::datagram(packet) == datagram
+            };
+            let (now, still): (VecDeque<_>, VecDeque<_>) =
+                std::mem::take(&mut self.early).into_iter().partition(follows);
+            self.early = still;
+            now.into_iter().for_each(|(_, _, packet)| self.enter_site(moment, direction, packet));
+        }
+    }
+
+    /// Keeps a fragment until the first one of its datagram comes.
+    fn keep_early(&mut self, moment: Moment, direction: Direction, packet: Packet) {
+        self.early.push_back((moment.now, direction, packet));
+        let is_old = |at: Timestamp| moment.now.since(at) > EARLY_FOR;
+        while self.early.len() > MAX_EARLY || self.early.front().is_some_and(|(at, ..)| is_old(*at)) {
+            let Some((_, direction, packet)) = self.early.pop_front() else { return };
+            self.refuse_on_path(moment, direction, packet, Refusal::Fragment.why(), NAT, None);
+        }
+    }
+
+    fn hand_over_open(&mut self, moment: Moment, direction: Direction, packet: Packet, own: IpAddr) {
         if direction == Direction::Up && self.is_closed_v6(&packet) {
             return self.knock(moment, direction, packet, Refusal::NoMapping, own);
         }

@@ -7,7 +7,7 @@ use probe_protocol::time::Timestamp;
 
 use super::topology::NatKind;
 use crate::hash::{Map, Set};
-use crate::packet::{Packet, Part, Protocol, build, flag};
+use crate::packet::{Packet, Part, Protocol, build, flag, fragment};
 use crate::rules::Direction;
 
 /// At most so many correspondents are remembered per mapping, for filtering.
@@ -279,7 +279,7 @@ impl Nat {
         if packet.is_icmp_error() {
             return self.incoming_error(now, packet);
         }
-        let fragment = packet.fragment_id().map(|id| (packet.source(), packet.destination(), id));
+        let fragment = fragment::datagram(packet);
         if packet.part() == Part::Later {
             let inside = fragment.and_then(|key| self.fragmented.get(&key)).ok_or(Refusal::Fragment)?;
             packet.set_destination(*inside);

@@ -197,8 +197,39 @@ fn fragments_follow_their_first_and_without_it_go_nowhere() {
     assert_eq!(stray.part(), Part::Later);
     stray.set_source(listener().ip());
     stray.set_destination(public().ip());
+    let again = Packet::parse(stray.bytes().to_vec()).unwrap();
     assert!(net.send(Port::Server, stray).is_empty());
+    assert!(net.why().is_empty(), "its first one may be late");
+    net.now += Duration::from_secs(61);
+    assert!(net.send(Port::Server, again).is_empty());
     assert_eq!(net.why(), ["first fragment not seen"]);
+}
+
+#[test]
+fn fragments_that_overtake_their_first_wait_for_it() {
+    let mut net = Net::new(&natted());
+    let mut whole = udp(inside(), target(), &[7; 1400]);
+    whole.allow_fragments(7);
+    let [first, second, third]: [Packet; 3] = fragment::cut(&whole, 576).unwrap().try_into().unwrap();
+    assert!(net.send(Port::Client, third).is_empty());
+    let of_another = {
+        let mut whole = udp(inside(), target(), &[8; 1000]);
+        whole.allow_fragments(8);
+        fragment::cut(&whole, 576).unwrap().remove(1)
+    };
+    assert!(net.send(Port::Client, of_another).is_empty());
+    let arrived = net.send(Port::Client, first);
+    assert_eq!(arrived.len(), 2, "the first and the one that waited, and no other datagram's");
+    let mut arrived = arrived;
+    arrived.extend(net.send(Port::Client, second));
+    let mut reassembly = fragment::Reassembly::default();
+    let whole = arrived.into_iter().find_map(|(port, piece)| {
+        assert_eq!(port, Port::Server);
+        reassembly.take(piece)
+    });
+    let whole = whole.unwrap();
+    assert_eq!((whole.to(), whole.payload()), (listener(), &[7u8; 1400][..]));
+    assert!(whole.checksums_right());
 }
 
 #[test]

@@ -39,6 +39,11 @@ pub fn cut(packet: &Packet, mtu: usize) -> Option<Vec<Packet>> {
     Some(out)
 }
 
+/// What the fragments of one datagram have in common: source, destination, identification.
+pub fn datagram(packet: &Packet) -> Option<(IpAddr, IpAddr, u32)> {
+    packet.fragment_id().map(|id| (packet.source(), packet.destination(), id))
+}
+
 /// Datagrams that wait for their missing pieces, at most; beyond, all are given up.
 const MAX_WAITING: usize = 1024;
 
@@ -60,7 +65,7 @@ impl Reassembly {
         if self.waiting.len() >= MAX_WAITING {
             self.waiting.clear();
         }
-        let key = (packet.source(), packet.destination(), packet.fragment_id()?);
+        let key = datagram(&packet)?;
         let pieces = self.waiting.entry(key).or_default();
         pieces.insert(super::u16_at(&packet.bytes, 6) & 0x1fff, packet);
         let whole = join(pieces)?;

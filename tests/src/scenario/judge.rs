@@ -20,6 +20,15 @@ pub struct Report {
     pub findings: Vec<Found>,
     /// Per flow.
     pub flows: Vec<Flow>,
+    /// What was not examined.
+    pub not_examined: Vec<NotExamined>,
+}
+
+/// One thing that was not examined.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NotExamined {
+    /// What, with the causes that it would have told.
+    pub what: String,
 }
 
 /// One finding.
@@ -125,6 +134,11 @@ impl Expect {
         }
         for must in &self.must {
             must.judge(report, &mut judgement);
+        }
+        for cause in &self.not_examined {
+            if !report.not_examined.iter().any(|item| item.what.contains(cause.id())) {
+                judgement.wrong.push(format!("{cause} is not among what was not examined"));
+            }
         }
         for found in &report.findings {
             let cause = found.cause;

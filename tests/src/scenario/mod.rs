@@ -263,6 +263,8 @@ pub struct Expect {
     pub must: Vec<MustFind>,
     /// What may be said too.
     pub may: Vec<Cause>,
+    /// Causes that the report must say were not examined: nobody could tell them from where it stood.
+    pub not_examined: Vec<Cause>,
     /// What the ledger must say of probes lost, each way.
     pub losses: Losses,
 }

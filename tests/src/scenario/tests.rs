@@ -109,3 +109,27 @@ fn every_cause_that_a_network_can_produce_has_a_scenario() {
         assert_ne!(covered.contains(cause), elsewhere, "{cause}");
     }
 }
+
+#[test]
+fn what_nobody_can_tell_must_be_said_not_to_be_examined() {
+    let text = POLICER
+        .replace("status = 1", "not_examined = [\"symmetric-nat\"]")
+        .replace("[[expect.must]]", "[[expect.never]]");
+    let text = &text[..text.find("[[expect.never]]").unwrap()];
+    let scenario = Scenario::parse("policer", text, 0).unwrap();
+    let report = |items: serde_json::Value| -> Report {
+        let flows = serde_json::json!([{"lost": {"up": 5, "down": 0}}]);
+        serde_json::from_value(serde_json::json!({"flows": flows, "not_examined": items})).unwrap()
+    };
+    let says = |what: &str| serde_json::json!([{"what": what, "why": "one port"}]);
+    assert!(
+        scenario
+            .expect
+            .judge(&report(says("translation by destination (symmetric-nat)")), Some(0))
+            .is_right()
+    );
+    assert!(
+        !scenario.expect.judge(&report(says("the listener's own host (os-firewall)")), Some(0)).is_right()
+    );
+    assert!(!scenario.expect.judge(&report(serde_json::json!([])), Some(0)).is_right());
+}

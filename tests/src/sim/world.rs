@@ -19,7 +19,7 @@ use super::setup::{Fault, Setup};
 use super::truth::Truth;
 use crate::middlebox::topology::LINK_MTU;
 use crate::middlebox::{Middlebox, Port};
-use crate::packet::{Packet, build};
+use crate::packet::{Packet, Part, build};
 use crate::rules::{BadRule, Direction, FlowKey, Moment};
 
 /// When every run starts.
@@ -441,15 +441,26 @@ impl World {
 
     /// What sockets send at one instant leaves in any order between them, as from threads of their own: always the
     /// same one would be the first at a full bucket.
-    fn shuffled(&mut self, mut packets: Vec<Packet>) -> Vec<Packet> {
+    fn shuffled(&mut self, packets: Vec<Packet>) -> Vec<Packet> {
         let flow = |packet: &Packet| (packet.from(), packet.to());
         if packets.windows(2).all(|pair| flow(&pair[0]) == flow(&pair[1])) {
             return packets;
         }
         let salt = self.rng.next_u64();
+        let mut place = 0;
+        let mut placed: Vec<(u64, Packet)> = packets
+            .into_iter()
+            .map(|packet| {
+                // A datagram's later fragments have no ports, and follow the first one at once.
+                if packet.part() != Part::Later {
+                    place = FlowKey::of(&packet, Direction::Up).hash(salt);
+                }
+                (place, packet)
+            })
+            .collect();
         // Stable: each socket's own packets keep their order.
-        packets.sort_by_cached_key(|packet| FlowKey::of(packet, Direction::Up).hash(salt));
-        packets
+        placed.sort_by_key(|(place, _)| *place);
+        placed.into_iter().map(|(_, packet)| packet).collect()
     }
 
     /// A host's packets enter the network.

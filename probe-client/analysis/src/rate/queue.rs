@@ -252,29 +252,6 @@ pub fn without(series: &[Packet], delays: &Delays, fit: &Fit) -> Vec<Packet> {
         .collect()
 }
 
-/// Which packets of a series were dropped because this queue was full: at a fill from which on nothing passed.
-pub fn overflowed(series: &[Packet], delays: &Delays, fit: &Fit) -> Vec<bool> {
-    let rate = fit.rate.value;
-    let first = series.iter().find_map(|p| p.delay.map(|d| delays.base.excess(p.at, d)));
-    let start = first.filter(|w| *w > 0.2 * fit.p95).map_or(0.0, |wait| wait * rate + fit.burst.value);
-    let (mut q, mut before) = (start, series.first().map_or(0.0, |p| p.at));
-    let mut levels = Vec::with_capacity(series.len());
-    let (mut highest, mut longest) = (0.0f64, 0.0f64);
-    for packet in series {
-        q = f64::max(q - rate * (packet.at - before).max(0.0), 0.0);
-        before = before.max(packet.at);
-        levels.push(q + packet.bytes);
-        longest = longest.max(packet.bytes);
-        if packet.delay.is_some() {
-            q += packet.bytes;
-            highest = highest.max(q);
-        }
-    }
-    // The rate is known to about a part in a hundred of what passes while it is full.
-    let full = highest * 0.98 - longest;
-    levels.iter().zip(series).map(|(level, packet)| packet.is_lost() && *level >= full).collect()
-}
-
 /// How the delay of what passes goes with the fill of a bucket of the given rate: of a queue it rises by `1 / rate` per
 /// byte, of a policer not at all.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -362,7 +339,8 @@ const TOP_PACKETS: f64 = 12.0;
 /// A line of one's own in front adds less than the ratio of both rates to the slope, so that half is no accident.
 pub fn behind_burst(series: &[Packet], delays: &Delays, bucket: &super::bucket::Fit) -> Option<Fit> {
     let (rate, level) = (bucket.rate.value, bucket.depth.value);
-    if !bucket.is_depth_known {
+    // What jitters by a millisecond is no queue that packets are lost on.
+    if !bucket.is_depth_known || delays.p95 < thresholds::STANDS {
         return None;
     }
     let mut points = fills(series, delays, rate, 0.0);

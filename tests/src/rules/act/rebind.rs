@@ -7,6 +7,7 @@ use super::super::flow::{FlowKey, MAX_FLOWS};
 use super::super::pipeline::{BadRule, Context, Parcel};
 use super::{Act, Step, Watch};
 use crate::hash::{Map, Set};
+use crate::packet::fragment::datagram;
 use crate::packet::{Packet, Part, Protocol};
 
 /// At most so many datagrams whose first fragment has passed are remembered.
@@ -72,7 +73,7 @@ impl Rebind {
 
     /// Keeps for the later fragments of a datagram what the client's address becomes.
     fn remember(&mut self, packet: &Packet, client: IpAddr) {
-        if let Some(key) = fragments(packet).filter(|_| packet.part() == Part::First) {
+        if let Some(key) = datagram(packet).filter(|_| packet.part() == Part::First) {
             if self.fragmented.len() >= MAX_FRAGMENTED {
                 self.fragmented.clear();
             }
@@ -82,18 +83,13 @@ impl Rebind {
 
     /// A later fragment goes the way of its first one.
     fn follow(&self, parcel: &mut Parcel) {
-        let client = fragments(&parcel.packet).and_then(|key| self.fragmented.get(&key));
+        let client = datagram(&parcel.packet).and_then(|key| self.fragmented.get(&key));
         match (client, parcel.direction) {
             (Some(client), Direction::Up) => parcel.packet.set_source(*client),
             (Some(client), Direction::Down) => parcel.packet.set_destination(*client),
             (None, _) => {}
         }
     }
-}
-
-/// What the fragments of one datagram have in common.
-fn fragments(packet: &Packet) -> Option<(IpAddr, IpAddr, u32)> {
-    packet.fragment_id().map(|id| (packet.source(), packet.destination(), id))
 }
 
 impl Act for Rebind {

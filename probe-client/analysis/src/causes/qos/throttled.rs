@@ -145,7 +145,7 @@ fn slow<'s>(case: &Case<'_>, own: &[&'s Step]) -> Option<Slow<'s>> {
         // Clocks drift apart over hours, and not over a few slices.
         let near = |from: usize, to: usize| mean(&own[from..to.min(own.len())]);
         let added = near(at, at + EITHER_SIDE) - near(at.saturating_sub(EITHER_SIDE), at);
-        falls.then(|| (at, before, after, added))
+        falls.then_some((at, before, after, added))
     });
     let slow = |at: usize, before, after, added| Slow {
         flow: first.flow,

@@ -2,7 +2,7 @@
 
 use super::{Sample, Transport};
 use crate::rate::judge::{self, Judgement, Limit, thresholds};
-use crate::rate::{Packet, quantile, queue};
+use crate::rate::{Packet, quantile};
 use crate::stats::hypothesis::fisher_at_least;
 
 /// Flows that are judged by themselves: those with the most packets.
@@ -358,47 +358,26 @@ fn accounts_for_losses(limited: &Limited) -> bool {
         || !limited.judgement.is_flat_before_loss()
 }
 
-/// What a limit does not account for at all: each sample that is left.
+/// The samples that a limit does not account for.
 fn left<'s>(samples: &'s [Sample], limited: Option<&Limited>) -> Vec<&'s Sample> {
-    let Some(l) = limited else { return samples.iter().collect() };
-    if accounts_for_losses(l) {
-        return samples.iter().filter(|s| !l.class.holds(s)).collect();
-    }
-    // The queue of a line accounts for what is dropped when it is full, whatever else is lost.
-    let Limit::Shaper { fit, .. } = &l.limit else { return samples.iter().collect() };
-    let Some(delays) = &l.judgement.delays else { return samples.iter().collect() };
-    let mut full = queue::overflowed(&series(samples, l.class), delays, fit).into_iter();
-    samples.iter().filter(|s| !(l.class.holds(s) && full.next() == Some(true))).collect()
+    let limited = limited.filter(|l| accounts_for_losses(l));
+    samples.iter().filter(|s| !limited.is_some_and(|l| l.class.holds(s))).collect()
 }
 
 fn rest(samples: &[Sample], limited: Option<&Limited>, all: &Judgement) -> Rest {
-    let mut kept = left(samples, limited);
+    let kept = left(samples, limited);
     let length = samples.last().map_or(0.0, |s| s.at) - samples.first().map_or(0.0, |s| s.at);
-    let width = (length / BLOCKS).clamp(0.005, 0.5);
-    let mut out = counted(&kept, width);
-    let own;
-    let judgement = if kept.len() == samples.len() {
-        all
-    } else if out.lost == 0 {
-        return out;
-    } else {
+    let mut out = counted(&kept, (length / BLOCKS).clamp(0.005, 0.5));
+    if kept.len() == samples.len() {
+        out.queue_before_loss = all.is_queue_before_loss();
+        out.flat = all.is_flat_before_loss();
+    } else if out.lost > 0 {
         let packet = |s: &&Sample| Packet { at: s.at, bytes: s.bytes, delay: s.delay };
-        let packets: Vec<Packet> = kept.iter().map(packet).collect();
-        own = judged(&packets);
-        // Those that the limit does not bind may fill a line of their own.
-        if let (Some(Limit::Shaper { fit, .. }), Some(delays)) = (&own.limit, &own.delays) {
-            let mut full = queue::overflowed(&packets, delays, fit).into_iter();
-            kept.retain(|_| full.next() != Some(true));
-            out = counted(&kept, width);
-        }
-        &own
-    };
-    // Drops at one fill of a queue are the queue's, whatever ranks say.
-    let of_queue = |fit: &queue::Fit| fit.drops_at_limit >= 0.5;
-    let is_own = kept.len() < samples.len()
-        && matches!(&judgement.limit, Some(Limit::Shaper { fit, .. }) if of_queue(fit));
-    out.queue_before_loss = judgement.is_queue_before_loss();
-    out.flat = judgement.is_flat_before_loss() && !is_own;
+        let own = judged(&kept.iter().map(packet).collect::<Vec<_>>());
+        out.queue_before_loss = own.is_queue_before_loss();
+        // Those that the limit does not bind may fill a line of their own, and lose by it.
+        out.flat = own.is_flat_before_loss() && !matches!(own.limit, Some(Limit::Shaper { .. }));
+    }
     out
 }
 
