@@ -13,16 +13,21 @@ use probe_protocol::wire::hello::Carrier;
 
 use super::{tells_of_the_path, while_it_lived};
 use crate::causes::{Case, Claim, thresholds};
-use crate::evidence::FlowEvidence;
+use crate::evidence::{FlowEvidence, Traffic};
 use crate::observation::{Outcome, Purpose};
 use crate::stats::hypothesis::binomial_at_least;
 use crate::stats::recurrence::chi_square_at_least;
+use crate::stats::timeline::Counts;
 
 /// Ports that must have been tried, and packets of each.
 const PORTS: usize = 16;
 const PACKETS: u64 = 25;
 /// Chance at which one port is counted to the lossy ones, given the rate of the quieter half.
 const PORT_CHANCE: f64 = 1e-3;
+
+/// So many times what its moments explain a port must have lost. Where half of the ports are a bad member's, each of them
+/// loses twice as much as all do together.
+const BEYOND_TIME: f64 = 1.5;
 
 /// Ports of one length of packets, fewer of which tell nothing of one another.
 const ALIKE: usize = 4;
@@ -36,6 +41,8 @@ struct Port {
     lost: u64,
     sent: u64,
     up: u64,
+    /// What it would have lost had it lost as all ports of that length together did in the same half-seconds.
+    by_time: f64,
 }
 
 impl Port {
@@ -45,6 +52,12 @@ impl Port {
 
     fn blocks(&self) -> u64 {
         self.halves[0].1 + self.halves[1].1
+    }
+
+    /// It lost more than the moments explain at which its packets were sent: a limit that is overrun at times hits whoever
+    /// sends then.
+    fn is_its_own(&self) -> bool {
+        self.lost as f64 > BEYOND_TIME * self.by_time
     }
 
     fn loss(&self) -> f64 {
@@ -67,18 +80,34 @@ fn quiet(group: &[Port]) -> f64 {
     (lost as f64 + 1.0) / (sent as f64 + 2.0)
 }
 
+/// Flows whose ports are compared.
+fn is_compared(flow: &FlowEvidence, traffic: &Traffic) -> bool {
+    flow.plan.carrier == Carrier::Udp
+        && matches!(flow.plan.purpose, Purpose::Fan | Purpose::Steady | Purpose::Crossed | Purpose::Old)
+        && traffic.counts.sent >= PACKETS
+}
+
+/// What all ports lost of what they sent, by the length of their packets and by half-seconds.
+fn moments(case: &Case<'_>) -> BTreeMap<(u16, i64), Counts> {
+    let mut all: BTreeMap<(u16, i64), Counts> = BTreeMap::new();
+    for (flow, traffic) in case.flows.iter().filter(|(flow, traffic)| is_compared(flow, traffic)) {
+        for (at, counts) in traffic.timeline.blocks() {
+            all.entry((flow.plan.size, moment(case, at))).or_default().add(counts);
+        }
+    }
+    all
+}
+
+fn moment(case: &Case<'_>, at: Timestamp) -> i64 {
+    (case.evidence.seconds(at) * 2.0).floor() as i64
+}
+
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
+    let moments = moments(case);
     let ports: Vec<Port> = case
         .flows
         .iter()
-        .filter(|(flow, traffic)| {
-            flow.plan.carrier == Carrier::Udp
-                && matches!(
-                    flow.plan.purpose,
-                    Purpose::Fan | Purpose::Steady | Purpose::Crossed | Purpose::Old
-                )
-                && traffic.counts.sent >= PACKETS
-        })
+        .filter(|(flow, traffic)| is_compared(flow, traffic))
         .map(|(flow, traffic)| {
             // Losses after a flow's death are its death's, not its port's.
             let end = traffic.life.first_lost.filter(|_| traffic.life.trailing >= thresholds::DEATH_PACKETS);
@@ -95,6 +124,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 lost: 0,
                 sent: 0,
                 up: 0,
+                by_time: 0.0,
             };
             for (n, (at, counts)) in blocks.iter().enumerate() {
                 // What all suffer at once is no port's.
@@ -108,6 +138,9 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 port.lost += counts.lost();
                 port.sent += counts.sent;
                 port.up += counts.lost_up;
+                if let Some(all) = moments.get(&(flow.plan.size, moment(case, *at))) {
+                    port.by_time += counts.sent as f64 * all.lost() as f64 / all.sent.max(1) as f64;
+                }
             }
             port
         })
@@ -265,8 +298,9 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
             square += group.iter().map(|port| port.square(rate)).sum::<f64>();
         }
         let base = quiet(group).max(0.02);
-        let (high, low): (Vec<&Port>, Vec<&Port>) =
-            group.iter().partition(|port| binomial_at_least(port.lost, port.sent, base) < PORT_CHANCE);
+        let (high, low): (Vec<&Port>, Vec<&Port>) = group.iter().partition(|port| {
+            binomial_at_least(port.lost, port.sent, base) < PORT_CHANCE && port.is_its_own()
+        });
         lossy.extend(high);
         clean.extend(low);
     }

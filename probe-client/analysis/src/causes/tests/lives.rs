@@ -291,6 +291,25 @@ fn ports_that_differ_are_a_bad_member() {
 }
 
 #[test]
+fn a_time_of_loss_that_half_of_the_ports_fall_into_is_no_bad_member() {
+    // A fan in which one port after the other comes; whoever sends in the first nine seconds loses a third.
+    let mut run = MadeUp::new(TARGET, true);
+    for port in 0u32..32 {
+        let start = 0.5 * f64::from(port);
+        let random =
+            move |n: u64| (n + u64::from(port) * 977).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & 0xff < 85;
+        run.scheduled(
+            &format!("udp/port-{port}"),
+            (Dress::Random, Purpose::Fan),
+            (start, start + 8.0),
+            (0.1, 128),
+            |packets, _, at| up(at < 9.0 && random(packets)),
+        );
+    }
+    assert!(!causes(&judged(run)).contains(&Cause::BadPathMember));
+}
+
+#[test]
 fn flows_of_longer_packets_that_lose_more_are_no_bad_member() {
     // A bucket that is nearly empty has room for short packets and none for long ones; `by_port`: a fan's ports differ.
     let run = |by_port: bool| {

@@ -15,6 +15,8 @@ const HALVINGS: u32 = 3;
 const BLOCKS: f64 = 40.0;
 /// Drops that are worth a look of their own: as many as two buckets are fitted from.
 const MANY_DROPS: u64 = 2 * crate::rate::bucket::MIN_DROPS as u64;
+/// Chance at which a transport that lost nothing is held to be spared: one in a million traces.
+const SPARED_BY_CHANCE: f64 = 1e-6;
 /// Width of the interval of a queue's rate, as a ratio.
 const SHARP_QUEUE: f64 = 0.025;
 /// Fewest packets of a part.
@@ -254,6 +256,22 @@ fn drops_below_line(narrow: &Limit, lost: usize, wide: &Limit, of: usize) -> boo
     drops && rate.value < thresholds::BELOW_LINE * line.value && are_many
 }
 
+/// Whether one transport lost nothing where others lost so much that it would have had its part, had the same bucket been
+/// asked for its packets. Only packets about as long as those that were lost count: a bucket that is nearly empty has room
+/// for short ones.
+fn spares_a_transport(samples: &[Sample]) -> bool {
+    let mut lost: Vec<f64> = samples.iter().filter(|s| s.delay.is_none()).map(|s| s.bytes).collect();
+    let Some(typical) = quantile(&mut lost, 0.5) else { return false };
+    let alike = || samples.iter().filter(|s| s.bytes * 2.0 >= typical);
+    let (sent, lost) = (alike().count(), alike().filter(|s| s.delay.is_none()).count());
+    [Transport::Tcp, Transport::Udp].into_iter().any(|transport| {
+        let own = || alike().filter(|s| s.transport == Some(transport));
+        let share = own().count() as f64 / sent.max(1) as f64;
+        let by_chance = (1.0 - share).powi(i32::try_from(lost).unwrap_or(i32::MAX));
+        own().all(|s| s.delay.is_some()) && by_chance < SPARED_BY_CHANCE
+    })
+}
+
 fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
     let mut flows: std::collections::BTreeMap<u32, (usize, Option<Transport>)> =
         std::collections::BTreeMap::new();
@@ -272,7 +290,10 @@ fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
             by_size.iter().take(OWN_FLOWS).filter(|(_, n)| *n >= MIN_PACKETS).map(|(f, _)| Class::Flow(*f)),
         );
     }
-    let mut best: Option<(Class, Judgement, Limit)> = all.limit.map(|limit| (Class::All, *all, limit));
+    // A bucket of all would have dropped of all.
+    let of_all =
+        all.limit.filter(|limit| matches!(limit, Limit::Shaper { .. }) || !spares_a_transport(samples));
+    let mut best: Option<(Class, Judgement, Limit)> = of_all.map(|limit| (Class::All, *all, limit));
     for class in classes {
         let series = series(samples, class);
         if series.len() < MIN_PACKETS {
