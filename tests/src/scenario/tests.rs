@@ -103,6 +103,8 @@ fn every_cause_that_a_network_can_produce_has_a_scenario() {
     for name in Scenario::names().unwrap() {
         let expect = Scenario::load(&name, 0).unwrap().expect;
         covered.extend(expect.must.iter().map(|must| must.cause));
+        // What nobody can tell from one port must be said not to be examined.
+        covered.extend(&expect.not_examined);
     }
     for cause in Cause::ALL {
         let elsewhere = ELSEWHERE.contains(cause);
