@@ -64,12 +64,12 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     vec![claim]
 }
 
-pub(super) fn claim_decide() -> &'static str {
+fn claim_decide() -> &'static str {
     "UDP and TCP side by side under load"
 }
 
 /// Evidence that not all classes lose alike.
-pub(super) fn classes_differ(case: &Case<'_>, ratio: f64) -> Option<Evidence> {
+fn classes_differ(case: &Case<'_>, ratio: f64) -> Option<Evidence> {
     quic_differs(case).or_else(|| tcp_differs(case, ratio))
 }
 

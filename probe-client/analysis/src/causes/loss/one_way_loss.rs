@@ -3,7 +3,6 @@
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
-use super::lossy_path::{claim_decide, classes_differ};
 use super::{Losses, percent, round};
 use crate::causes::{Case, Claim};
 
@@ -21,25 +20,19 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         better.sent,
         percent(better.ratio())
     );
-    let claim = Claim::new(Cause::OneWayLoss, Side::Path)
-        .direction(direction)
-        .probability(1.0 - losses.symmetric)
-        .because(Evidence {
-            flows: losses.flows.clone(),
-            from_s: Some(losses.window_s.0),
-            to_s: Some(losses.window_s.1),
-            says,
-            test: Some("exact sign-flip test over half-second blocks, both ways".to_owned()),
-            p: Some(losses.symmetric),
-        })
-        .parameters(Parameters { loss_ratio: Some(round(worse.ratio())), ..Parameters::default() })
-        .rather_than(Cause::LossyPath, format!("the other way loses {}", percent(better.ratio())));
-    // What datagrams alone lose is what somebody does to datagrams.
-    vec![match classes_differ(case, worse.ratio()) {
-        Some(because) => claim
-            .probability(0.5)
-            .because(because)
-            .or([Cause::UdpPolicer, Cause::UdpDeprioritized], claim_decide()),
-        None => claim,
-    }]
+    vec![
+        Claim::new(Cause::OneWayLoss, Side::Path)
+            .direction(direction)
+            .probability(1.0 - losses.symmetric)
+            .because(Evidence {
+                flows: losses.flows.clone(),
+                from_s: Some(losses.window_s.0),
+                to_s: Some(losses.window_s.1),
+                says,
+                test: Some("exact sign-flip test over half-second blocks, both ways".to_owned()),
+                p: Some(losses.symmetric),
+            })
+            .parameters(Parameters { loss_ratio: Some(round(worse.ratio())), ..Parameters::default() })
+            .rather_than(Cause::LossyPath, format!("the other way loses {}", percent(better.ratio()))),
+    ]
 }
