@@ -135,6 +135,7 @@ fn concern(observation: &Observation) -> Concern {
         | Observation::Watch(_)
         | Observation::Proxy(_)
         | Observation::NameChanged(_)
+        | Observation::AnsweredLate(_)
         | Observation::Host(_)
         | Observation::Ceiling(_) => Concern::Nothing,
     }

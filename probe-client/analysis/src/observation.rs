@@ -81,6 +81,8 @@ pub enum Observation {
     FlowEnded(FlowEnded),
     /// The run is over.
     RunEnded(RunEnded),
+    /// A packet of a flow's opening had its answer after all.
+    AnsweredLate(AnsweredLate),
 }
 
 /// The run began.
@@ -291,6 +293,18 @@ pub struct Handshake {
     /// How many of the first packets stayed without an answer although a later one had its own; none where the answers do
     /// not tell to which packet they belong.
     pub unanswered_first: Option<u32>,
+}
+
+/// An earlier packet of a UDP flow's opening than any that was known to be answered had its answer after the flow was open:
+/// it was late, and not lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsweredLate {
+    /// Which flow.
+    pub flow: FlowNo,
+    /// When.
+    pub at: Timestamp,
+    /// What [`Handshake::unanswered_first`] is now.
+    pub unanswered_first: u32,
 }
 
 /// The channel of a TLS or QUIC flow.

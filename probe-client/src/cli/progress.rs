@@ -93,6 +93,7 @@ impl Progress {
             | Observation::Watch(_)
             | Observation::StreamEnd(_)
             | Observation::NameChanged(_)
+            | Observation::AnsweredLate(_)
             | Observation::RunEnded(_) => {}
         }
     }

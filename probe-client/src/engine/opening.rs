@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use probe_analysis::observation::{
-    Attempt, Channel, End, Excluded, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Handshake,
+    AnsweredLate, Attempt, Channel, End, Excluded, FlowEnded, FlowNo, FlowOpened, FlowPlanned, Handshake,
     ListenerRestarted, Observation, Outcome, Purpose,
 };
 use probe_protocol::PROTOCOL_VERSION;
@@ -477,6 +477,25 @@ impl Engine {
             | Kind::Sack
             | Kind::BlockDown
             | Kind::SackDown => false,
+        }
+    }
+
+    /// Takes in a datagram of an open flow that may answer an earlier packet of its opening than any answer so far.
+    pub(super) fn answered_late(&mut self, now: Timestamp, no: FlowNo, bytes: &mut [u8]) {
+        let Some(flow) = self.flow(no) else { return };
+        let (dress, stranger) = (flow.spec.dress, flow.opening.way == Way::Stranger);
+        let keys = if stranger { &mut self.public } else { &mut self.hello };
+        let Ok(record) = dress::take_off(dress, Form::Opening, bytes) else { return };
+        let Ok(header) = keys.keys.open(record) else { return };
+        let Some(flow) = self.flows.get_mut(&no).filter(|_| header.kind == Kind::Challenge) else { return };
+        let answered = u32::try_from(header.seq).unwrap_or(u32::MAX);
+        if flow.opening.first_answered.is_some_and(|first| answered < first) {
+            flow.opening.first_answered = Some(answered);
+            self.observe(Observation::AnsweredLate(AnsweredLate {
+                flow: no,
+                at: now,
+                unanswered_first: answered,
+            }));
         }
     }
 

@@ -167,9 +167,12 @@ impl Engine {
         let record = if flow.spec.carrier == Carrier::Udp {
             let place = dress.row().running;
             if !dress::candidates(arrived.bytes).any(|c| c == (place, link.id)) {
-                // Late copies of the handshake are none of the flow's, unless it proves its address again.
+                // Late copies of the handshake are none of the flow's, unless it proves its address again. What they answer
+                // was late, and not lost.
                 if flow.proof.is_some() {
                     self.handshake_datagram(now, no, arrived.bytes);
+                } else if flow.opening.first_answered.is_some_and(|first| first > 0) {
+                    self.answered_late(now, no, arrived.bytes);
                 }
                 return;
             }

@@ -42,8 +42,9 @@ const AT_MOST: Duration = Duration::from_millis(3000);
 /// The two steps above a limit, percent of it, and their lengths. Their rates are so far apart that no sender's own
 /// rhythm looks like a limit.
 const ABOVE: [(u64, Duration); 2] = [(130, Duration::from_millis(1000)), (180, Duration::from_millis(800))];
-/// A fresh flow right after them, far above: a limit of the old flow alone does not bind it.
-const FRESH: (u64, Duration) = (300, Duration::from_millis(500));
+/// A fresh flow right after them, far above: a limit of the old flow alone does not bind it. What a shared bucket lets
+/// through meanwhile, and what filled it since the old flow emptied it, is less than half of this.
+const FRESH: (u64, Duration) = (600, Duration::from_millis(500));
 /// TCP alone, far above the limit.
 const ALONE: (u64, Duration) = (180, Duration::from_millis(1500));
 /// Small datagrams: at this percentage of the limit's packets a second they have little more than half of its bits.

@@ -449,6 +449,7 @@ impl Past {
             | Observation::Fragment(_)
             | Observation::StreamEnd(_)
             | Observation::NameChanged(_)
+            | Observation::AnsweredLate(_)
             | Observation::ListenerRestarted(_)
             | Observation::Load(_)
             | Observation::Ceiling(_)

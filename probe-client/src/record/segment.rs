@@ -114,6 +114,10 @@ impl Segment {
                 no(&mut o.flow);
                 at(&mut [&mut o.at]);
             }
+            Observation::AnsweredLate(o) => {
+                no(&mut o.flow);
+                at(&mut [&mut o.at]);
+            }
             Observation::Datagrams(o) => no(&mut o.flow),
             Observation::Moved(o) => {
                 no(&mut o.flow);

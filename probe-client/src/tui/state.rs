@@ -200,6 +200,7 @@ impl State {
             }
             Observation::Attempt(_)
             | Observation::Channel(_)
+            | Observation::AnsweredLate(_)
             | Observation::Missed(_)
             | Observation::Rewritten(_)
             | Observation::Datagrams(_)

@@ -125,7 +125,11 @@ pub static DETECTORS: &[Detector] = &[
     row(Cause::FlowLimit, dpi::flow_limit::detect, &[]),
     row(Cause::RstInjected, dpi::rst_injected::detect, &[]),
     row(Cause::TcpProxied, dpi::tcp_proxied::detect, &[]),
-    row(Cause::PayloadRewritten, dpi::payload_rewritten::detect, &[Cause::MtuBlackHole, Cause::UdpBlocked]),
+    row(
+        Cause::PayloadRewritten,
+        dpi::payload_rewritten::detect,
+        &[Cause::MtuBlackHole, Cause::FragmentsDropped, Cause::UdpBlocked],
+    ),
     // Loss, order and duplicates.
     row(Cause::BadPathMember, loss::bad_path_member::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
     row(Cause::OneWayLoss, loss::one_way_loss::detect, &[Cause::LossyPath]),

@@ -6,7 +6,7 @@ use probe_protocol::wire::hello::Carrier;
 
 use super::Traffic;
 use crate::observation::{
-    Attempt, Channel, DatagramCounts, FlowEnded, FlowOpened, FlowPlanned, Outcome, Rewritten, StreamEnd,
+    AnsweredLate, Attempt, Channel, DatagramCounts, FlowEnded, FlowOpened, FlowPlanned, Outcome, Rewritten, StreamEnd,
     TcpView,
 };
 
@@ -93,6 +93,13 @@ impl FlowEvidence {
 
     pub(super) fn open(&mut self, opened: &FlowOpened) {
         self.opened.get_or_insert_with(|| opened.clone());
+    }
+
+    pub(super) fn answered_late(&mut self, late: &AnsweredLate) {
+        if let Some(handshake) = self.opened.as_mut().and_then(|opened| opened.handshake.as_mut()) {
+            handshake.unanswered_first =
+                handshake.unanswered_first.map(|first| first.min(late.unanswered_first));
+        }
     }
 
     /// The attempt that opened it.

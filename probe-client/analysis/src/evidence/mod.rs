@@ -126,6 +126,7 @@ impl Evidence {
                 self.saw(o.at);
                 self.of_flow(o.flow, |flow| flow.open(o));
             }
+            Observation::AnsweredLate(o) => self.of_flow(o.flow, |flow| flow.answered_late(o)),
             Observation::Channel(o) => self.of_flow(o.flow, |flow| flow.channel = Some(o.clone())),
             Observation::Probe(o) => self.run_beside_ledger(std::slice::from_ref(o)),
             Observation::Missed(o) => {

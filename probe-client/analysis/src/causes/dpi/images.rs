@@ -179,7 +179,7 @@ fn fared(case: &Case<'_>, lives: &Lives<'_>, place: &Place, image: Image) -> Far
             _ => {
                 fared.far = fared.far.max(far);
                 // A flow that ended before the others were cut off proves nothing.
-                fared.lived += u64::from(far as f64 > cuts * 1.2 || traffic.counts.sent == 0 && cuts <= 3.0);
+                fared.lived += u64::from(far as f64 > cuts * 1.2 || traffic.counts.sent == 0 && cuts <= 0.0);
                 // Attempts before the one that opened were lost by chance, or to the image.
                 fared.died += silent;
             }

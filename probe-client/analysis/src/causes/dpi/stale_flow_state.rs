@@ -1,5 +1,10 @@
 //! `stale-flow-state`: an old flow decays, and a new port cures it. At the same time as the old flow loses, at least eight
 //! fresh ports are clean (a failing path member would take some of them); and the old flow itself was clean before.
+//!
+//! `flow-throttled` is the same with another kind of loss: what a meter drops comes in nearly equal numbers, and what chance
+//! takes does not.
+
+use std::fmt::Write as _;
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
@@ -21,8 +26,16 @@ struct Decay<'c> {
     age_s: f64,
     before: Counts,
     after: Counts,
+    /// IP bits per second that got through after the onset, where a meter drops the rest.
+    metered_bps: Option<f64>,
     p: f64,
 }
+
+/// Fewest blocks of a timeline that tell a meter from chance.
+const METERED_BLOCKS: usize = 15;
+/// Variance of the losses of single blocks over that of chance, up to which a meter drops: with so few blocks chance comes
+/// below it once in several thousand times.
+const METERED: f64 = 0.3;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let decays: Vec<Decay<'_>> = case
@@ -86,6 +99,9 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         Direction::Both
     };
     let least = decays.iter().map(|d| d.p).fold(1.0, f64::min);
+    if decays.iter().any(|d| d.metered_bps.is_some()) {
+        return throttled(&decays, says, direction, if enough { 1.0 - p.max(least) } else { 0.9 });
+    }
     vec![
         Claim::new(Cause::StaleFlowState, Side::Path)
             .direction(direction)
@@ -110,6 +126,39 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 "the old flows were clean on the same ports before, and no fresh port loses",
             )
             .or([], "more fresh ports beside the old flows"),
+    ]
+}
+
+/// Flows that a meter slows once they are old.
+fn throttled(decays: &[Decay<'_>], mut says: String, direction: Direction, probability: f64) -> Vec<Claim> {
+    let rates: Vec<f64> = decays.iter().filter_map(|d| d.metered_bps).collect();
+    let rate = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+    let packets: Vec<u64> = decays.iter().map(|d| d.before.sent).collect();
+    let _ = write!(says, "; since then {:.3} Mbit/s of each gets through, and the rest is dropped evenly", rate / 1e6);
+    let age = decays.iter().map(|d| d.age_s).fold(f64::MAX, f64::min);
+    vec![
+        Claim::new(Cause::FlowThrottled, Side::Path)
+            .direction(direction)
+            .probability(probability)
+            .parameters(Parameters {
+                rate_bps: Some(rate.round() as u64),
+                packets: packets.iter().min().copied(),
+                age_s: Some(rounded(age, 1)),
+                number: Some(decays.len() as u64),
+                ..Parameters::default()
+            })
+            .because(Evidence {
+                flows: decays.iter().map(|d| d.flow.plan.name.clone()).collect(),
+                from_s: decays.iter().map(|d| rounded(d.onset_s, 1)).reduce(f64::min),
+                says,
+                ..Evidence::default()
+            })
+            .explaining(decays.iter().map(|d| d.flow.plan.flow))
+            .rather_than(
+                Cause::StaleFlowState,
+                "what is lost comes in nearly equal numbers, as a meter drops it, and not as chance does",
+            )
+            .or([Cause::StaleFlowState], "more fresh ports beside the old flows"),
     ]
 }
 
@@ -176,6 +225,7 @@ fn decay<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Opti
     let onset_s = late.first()?.0;
     let clear = ratio(&after) > 0.05 && ratio(&after) > 5.0 * ratio(&before) + 0.01;
     (p < thresholds::DEATH_CHANCE.sqrt() && clear).then(|| Decay {
+        metered_bps: metered(flow, late, length),
         flow,
         onset_s,
         age_s: onset_s - case.evidence.seconds(born(flow)),
@@ -183,6 +233,22 @@ fn decay<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Opti
         after,
         p: p.max(1e-12),
     })
+}
+
+/// What gets through a meter that drops the rest, IP bits per second; none where the losses of these blocks vary as chance
+/// has it.
+fn metered(flow: &FlowEvidence, blocks: &[(f64, Counts)], length: f64) -> Option<f64> {
+    // The first and the last hold what was before, or are cut short.
+    let whole = blocks.get(1..blocks.len().saturating_sub(1)).filter(|b| b.len() >= METERED_BLOCKS)?;
+    let mut sum = Counts::default();
+    whole.iter().for_each(|(_, counts)| sum.add(counts));
+    let share = sum.lost() as f64 / sum.sent.max(1) as f64;
+    let chance: f64 = whole.iter().map(|(_, c)| c.sent as f64 * share * (1.0 - share)).sum();
+    let seen: f64 = whole.iter().map(|(_, c)| (c.lost() as f64 - c.sent as f64 * share).powi(2)).sum();
+    let header = if flow.plan.to.is_ipv6() { 48.0 } else { 28.0 };
+    let bits = (f64::from(flow.plan.size) + header) * 8.0;
+    (chance > 0.0 && seen <= METERED * chance)
+        .then(|| sum.received as f64 * bits / (whole.len() as f64 * length))
 }
 
 /// When nothing was answered over any flow of datagrams, when a host did something, and when the listener was away: seconds

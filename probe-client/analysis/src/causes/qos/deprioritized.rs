@@ -1,9 +1,9 @@
 //! `udp-deprioritized`: when the line is full, UDP waits or dies before TCP does.
 //!
 //! UDP that asks for less than half of a full line, beside TCP that asks for the rest and more: a fair queue gives UDP all
-//! it asks for, one queue for both delays both alike, and only a queue that lets TCP go first makes UDP wait while TCP
-//! passes. So three things must come together: UDP gets too little, TCP more than its half, and the small probes of UDP
-//! wait or die beside those of TCP that do not.
+//! it asks for at once, one queue for both delays both alike, and only a queue that lets TCP go first makes UDP wait while
+//! TCP passes. So two things must come together: UDP gets too little where TCP gets more than its half, or it waits for far
+//! longer than alone at the same rate; and the small probes of UDP wait or die beside those of TCP that do not.
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
@@ -27,6 +27,10 @@ const FAVOURED: f64 = 0.6;
 const FINE_ALONE: f64 = 0.01;
 /// A probe is late if it took so much longer than nine of ten of TCP's, seconds.
 const LATE: f64 = 0.015;
+/// Or it waits: so much longer, seconds, than at the most alone at its rate, and than the probes of TCP beside it.
+const WAITS: f64 = 0.015;
+/// Alone at a rate up to this many times its own.
+const ALIKE: f64 = 1.6;
 /// Steps that must agree.
 const STEPS: usize = 2;
 /// A step begins to tell after this part of it: TCP is as fast as it gets.
@@ -59,6 +63,29 @@ fn in_time(load: &Load) -> (f64, f64) {
     (got, sent)
 }
 
+/// What the datagrams of a part waited for, seconds more than the quickest of them, after the early part.
+fn delays(load: &Load) -> Vec<f64> {
+    let least = load.bins.iter().filter_map(|b| b.delay).map(|d| d.min).min().unwrap_or(0);
+    let begins = load.from + load.to.since(load.from).mul_f64(EARLY);
+    let later = load.bins.iter().filter(|b| b.at >= begins);
+    later.filter_map(|b| Some((b.delay?.mean - least) as f64 / 1e9)).collect()
+}
+
+/// What nineteen of twenty datagrams of a step alone waited for at the most, seconds.
+fn longest_wait(stretch: &series::Stretch) -> Option<f64> {
+    quantile(&mut stretch.packets.iter().filter_map(|p| p.delay).collect::<Vec<_>>(), 0.95)
+}
+
+/// The quickest round trip of TCP's probes in the whole load, seconds.
+fn quickest(case: &Case<'_>) -> f64 {
+    let is_tcp = |b: &&Beside| {
+        let carrier = case.evidence.flows.get(&b.flow).map(|f| f.plan.carrier);
+        matches!(carrier, Some(Carrier::Tcp | Carrier::Tls))
+    };
+    let took = case.evidence.loads.beside().iter().filter(is_tcp).filter_map(|b| b.took);
+    took.min().map_or(0.0, |took| took.as_secs_f64())
+}
+
 /// Round trips, seconds, of the probes of these carriers while both parts ran; a lost one took for ever.
 fn probes(case: &Case<'_>, udp: &Load, is_tcp: bool) -> Vec<f64> {
     let begins = udp.from + udp.to.since(udp.from).mul_f64(EARLY);
@@ -75,7 +102,7 @@ fn probes(case: &Case<'_>, udp: &Load, is_tcp: bool) -> Vec<f64> {
     case.evidence.loads.beside().iter().filter(fits).map(took).collect()
 }
 
-fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
+pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
     let up = direction == Direction::Up;
     let steps: Vec<&Load> = case
         .evidence
@@ -89,6 +116,8 @@ fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
     let (mut bad, mut asked, mut got) = (Vec::new(), 0.0, 0.0);
     let (mut late, mut tcp_late) = ((0u64, 0u64), (0u64, 0u64));
     let mut waits: Vec<f64> = Vec::new();
+    // What TCP's probes take where nothing waits.
+    let quiet = quickest(case);
     for udp in &of_udp {
         let beside: Vec<&&Load> = steps
             .iter()
@@ -104,13 +133,21 @@ fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
             .iter()
             .filter_map(|s| s.through(true))
             .any(|t| t.sent >= 0.95 * rate && t.loss() <= FINE_ALONE);
-        let is_starved =
-            udp_got < HARMED * udp_sent && udp_sent <= OWED * whole && tcp_got >= FAVOURED * whole;
-        if !is_alone_fine || !is_starved {
-            continue;
-        }
         let mut of_tcp = probes(case, udp, true);
         let of_udp = probes(case, udp, false);
+        let is_starved = udp_got < HARMED * udp_sent && tcp_got >= FAVOURED * whole;
+        let is_waiting = || {
+            let tcp = quantile(&mut of_tcp.clone(), 0.5).map_or(f64::INFINITY, |middle| middle - quiet);
+            let alone = alone.iter().filter(|s| {
+                s.through(true).is_some_and(|t| (0.95 * rate..=ALIKE * rate).contains(&t.sent))
+            });
+            let alone = alone.filter_map(longest_wait).reduce(f64::max);
+            let beside = quantile(&mut delays(udp), 0.5);
+            beside.zip(alone).is_some_and(|(beside, alone)| beside >= alone + tcp + WAITS)
+        };
+        if !is_alone_fine || udp_sent > OWED * whole || !(is_starved || is_waiting()) {
+            continue;
+        }
         let Some(limit) = quantile(&mut of_tcp, 0.9).filter(|q| q.is_finite()).map(|q| q + LATE) else {
             continue;
         };

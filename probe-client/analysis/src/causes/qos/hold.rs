@@ -1,21 +1,30 @@
 //! A flow that is held for a time after it was too fast: flood protection with a penalty.
 //!
-//! Behind a hold no rate is seen, only how long each step took to trigger it. A bucket of depth `B` that refills at `r`
-//! passes `N = B + r T` packets in the time `T` until then: over steps of different rates, `N` against `T` is a line, and
-//! its slope the rate.
+//! Behind a hold no rate is seen, only when each one was triggered. A bucket of depth `B` that refills at `r` is full when
+//! a hold ends, or when nothing was sent for long; what passes takes from it, and the packet that finds it empty triggers
+//! the next hold. So for a given `r` the series tells how much was taken at each trigger, and the true `r` is the one for
+//! which these are all the same.
 
 use super::series::{self, Stretch};
 use crate::causes::Case;
-use crate::rate::quantile;
+use crate::rate::{Packet, quantile};
 
 /// A hold: everything is lost for so long, seconds, and so many packets.
 const HELD: (f64, usize) = (0.1, 15);
 /// Loss before it that is chance.
 const BEFORE: f64 = 0.01;
-/// Steps that were held, and how far apart their rates must be for a line.
-const STEPS: usize = 2;
-/// The times to the trigger must differ by so many packets' worth: each is known to one packet.
-const APART: f64 = 40.0;
+/// Holds whose triggers are compared.
+const TRIGGERS: usize = 2;
+/// Between two packets of one step there is less time, seconds.
+const PAUSE: f64 = 0.05;
+/// Packets before a trigger: fewer tell nothing of a rate.
+const PASSED: usize = 5;
+/// At rates that are so much off the triggers must differ by so many packets more: each is known to one packet.
+const TELLS: (f64, f64) = (0.1, 1.5);
+/// Rates that are tried, and how often the best one's surroundings are tried anew.
+const TRIED: (usize, usize) = (100, 4);
+/// Packets that may pass beyond the level of the triggers, as a share of it, and a few: clocks are not exact.
+const BEYOND: (f64, f64) = (0.05, 3.0);
 
 /// What is known of it.
 #[derive(Clone, Copy, Debug)]
@@ -24,114 +33,170 @@ pub(super) struct Hold {
     pub(super) packets_per_second: f64,
     /// For how long, seconds; none where no hold was seen to its end.
     pub(super) hold_s: Option<f64>,
-    /// Steps that it was seen in.
-    pub(super) steps: usize,
+    /// Holds whose triggers tell that rate.
+    pub(super) times: usize,
     pub(super) from_s: f64,
     pub(super) to_s: f64,
 }
 
-struct Trigger {
-    size: u16,
-    /// Packets that passed before, and the time that took.
-    passed: f64,
-    time: f64,
-    /// Packets per second that were offered.
-    offered: f64,
+/// What passed from a full bucket on, until it was empty or until nothing more was sent.
+#[derive(Default)]
+struct Run<'s> {
+    /// Each packet with its length on the wire, bytes.
+    packets: Vec<(&'s Packet, f64)>,
+    /// What ended it; none where nothing more was sent.
+    trigger: Option<Trigger<'s>>,
+}
+
+/// The packet that found the bucket empty.
+#[derive(Clone, Copy)]
+struct Trigger<'s> {
+    /// The step it belongs to.
+    stretch: &'s Stretch,
+    /// How long all was lost from it on, seconds; none where that was not seen to its end.
     held: Option<f64>,
 }
 
-fn trigger(stretch: &Stretch) -> Option<Trigger> {
-    let packets = &stretch.packets;
-    let start = packets.first()?.at;
-    let mut from = 0;
-    while let Some(begin) = packets.iter().skip(from).position(|p| p.is_lost()).map(|n| n + from) {
-        let run = packets.iter().skip(begin).take_while(|p| p.is_lost()).count();
-        let end = packets.get(begin + run);
-        let last = end.or(packets.last())?.at;
-        let first = packets.get(begin)?.at;
-        if run >= HELD.1 && last - first >= HELD.0 {
-            let lost = packets.iter().take(begin).filter(|p| p.is_lost()).count();
-            if begin < 5 || lost as f64 > BEFORE * begin as f64 {
-                return None;
-            }
-            return Some(Trigger {
-                size: stretch.size,
-                passed: begin as f64,
-                time: first - start,
-                offered: begin as f64 / (first - start).max(1e-6),
-                held: end.map(|_| last - first),
-            });
+/// Runs of passing packets, cut where everything is lost for a time.
+fn runs(stretches: &[Stretch]) -> Vec<Run<'_>> {
+    let every: Vec<(&Packet, &Stretch)> =
+        stretches.iter().flat_map(|s| s.packets.iter().map(move |p| (p, s))).collect();
+    let (mut found, mut run, mut at) = (Vec::new(), Run::default(), 0);
+    while let Some((packet, stretch)) = every.get(at) {
+        if !packet.is_lost() {
+            run.packets.push((packet, stretch.wire));
+            at += 1;
+            continue;
         }
-        from = begin + run;
+        let lost = every.iter().skip(at).take_while(|(p, _)| p.is_lost()).count();
+        let end = every.get(at + lost).map(|(p, _)| p.at);
+        let last = every.get(at + lost - 1).map_or(packet.at, |(p, _)| p.at);
+        let until = end.or(every.last().map(|(p, _)| p.at)).unwrap_or(packet.at);
+        if lost >= HELD.1 && until - packet.at >= HELD.0 {
+            run.packets.push((packet, stretch.wire));
+            // Where it ended in a pause, nobody knows when.
+            let held = end.filter(|end| end - last <= PAUSE).map(|end| end - packet.at);
+            run.trigger = Some(Trigger { stretch, held });
+            found.push(std::mem::take(&mut run));
+        }
+        at += lost;
     }
-    None
+    found.push(run);
+    found
 }
 
-/// Slope of the line through the points, and the sum of squares that it leaves.
-fn line(points: &[(f64, f64)]) -> Option<(f64, f64)> {
-    let n = points.len() as f64;
-    let (mx, my) = points.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x / n, b + y / n));
-    let (sxx, sxy) =
-        points.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + (x - mx) * (x - mx), b + (x - mx) * (y - my)));
-    if sxx <= 0.0 {
-        return None;
+/// What counts in the bucket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Packets,
+    Bytes,
+}
+
+impl Run<'_> {
+    /// The most that the packets before the last one took from a bucket that is refilled at a rate, and what the last one
+    /// found taken. `beside` is what others take per second.
+    fn levels(&self, unit: Unit, rate: f64, beside: f64) -> Option<(f64, f64)> {
+        let (mut level, mut most, mut before) = (0.0f64, 0.0f64, self.packets.first()?.0.at);
+        let last = self.packets.len() - 1;
+        for (index, (packet, wire)) in self.packets.iter().enumerate() {
+            let of = if unit == Unit::Packets { 1.0 } else { *wire };
+            level = (level + (beside * of - rate) * (packet.at - before)).max(0.0) + of;
+            before = packet.at;
+            if index < last {
+                most = most.max(level);
+            }
+        }
+        Some((most, level))
     }
-    let slope = sxy / sxx;
-    let left = points.iter().map(|(x, y)| (y - my - slope * (x - mx)).powi(2)).sum();
-    Some((slope, left))
+}
+
+/// Runs that ended in a trigger.
+struct Triggers<'s, 'r> {
+    runs: Vec<&'r Run<'s>>,
+    unit: Unit,
+    /// What others take per second, packets.
+    beside: f64,
+}
+
+impl Triggers<'_, '_> {
+    /// The mean of what they found taken, had the bucket been refilled at a rate, and the root of the mean square that
+    /// they differ by.
+    fn at(&self, rate: f64) -> (f64, f64) {
+        let levels = || self.runs.iter().filter_map(|run| run.levels(self.unit, rate, self.beside).map(|l| l.1));
+        let n = levels().count().max(1) as f64;
+        let mean = levels().sum::<f64>() / n;
+        (mean, (levels().map(|level| (level - mean).powi(2)).sum::<f64>() / n).sqrt())
+    }
+
+    /// The rate for which they differ least.
+    fn fit(&self) -> f64 {
+        // Below that of every step in which the bucket was emptied.
+        let steps = self.runs.iter().filter_map(|run| run.trigger?.stretch.through(true));
+        let offered = steps.map(|t| if self.unit == Unit::Packets { t.sent_packets } else { t.sent });
+        let (mut low, mut high) = (0.0, offered.fold(f64::INFINITY, f64::min));
+        if !high.is_finite() {
+            return 0.0;
+        }
+        let mut best = (0.0, f64::INFINITY);
+        for _ in 0..TRIED.1 {
+            let step = (high - low) / TRIED.0 as f64;
+            for rate in (0..=TRIED.0).map(|n| low + step * n as f64) {
+                let (_, differ) = self.at(rate);
+                if differ < best.1 {
+                    best = (rate, differ);
+                }
+            }
+            (low, high) = ((best.0 - step).max(0.0), best.0 + step);
+        }
+        best.0
+    }
 }
 
 /// The hold that the steps show; none where they show none.
 pub(super) fn of(case: &Case<'_>, stretches: &[Stretch]) -> Option<Hold> {
-    let seen: Vec<(&Stretch, Trigger)> = stretches.iter().filter_map(|s| Some((s, trigger(s)?))).collect();
-    if seen.len() < STEPS {
-        return None;
-    }
-    let beside = series::background(case)[0].1;
-    let points: Vec<(f64, f64)> = seen.iter().map(|(_, t)| (t.time, t.passed + beside * t.time)).collect();
-    let (rate, left) = line(&points)?;
-    let span = |of: fn(&Trigger) -> f64| {
-        let (low, high) =
-            seen.iter().map(|(_, t)| of(t)).fold((f64::INFINITY, 0.0f64), |(a, b), x| (a.min(x), b.max(x)));
-        (low, high)
+    let runs = runs(stretches);
+    let is_clear = |run: &&Run<'_>| {
+        let lost = run.packets.iter().filter(|(p, _)| p.is_lost()).count().saturating_sub(1);
+        run.packets.len() > PASSED && lost as f64 <= BEFORE * run.packets.len() as f64
     };
-    let (least, most) = span(|t| t.time);
-    let (slowest, _) = span(|t| t.offered);
-    // What passed without a hold bounds it from below, what was held from above.
-    let free = stretches
-        .iter()
-        .filter(|s| s.packets.iter().all(|p| !p.is_lost()))
-        .filter_map(|s| s.through(true))
-        .map(|t| t.sent_packets)
-        .fold(0.0, f64::max);
-    if (most - least) * rate < APART || rate > slowest * 1.02 || rate < 0.0 {
+    let triggers: Vec<&Run<'_>> = runs.iter().filter(|r| r.trigger.is_some()).filter(is_clear).collect();
+    if triggers.len() < TRIGGERS {
         return None;
     }
-    // Packets and bytes are told apart by the sizes: in bytes the points of small ones must leave the line, or large
-    // packets of as many bits must have passed.
-    let bytes: Vec<(f64, f64)> =
-        seen.iter().map(|(s, t)| (t.time, t.passed * s.wire + beside * s.wire * t.time)).collect();
-    let sizes_differ = seen.iter().any(|(_, t)| t.size != seen[0].1.size);
-    let is_packets = if sizes_differ {
-        let (_, left_bytes) = line(&bytes)?;
-        let grain = seen.iter().map(|(s, _)| s.wire).fold(0.0, f64::max);
-        left.max(1.0) * 4.0 < left_bytes / (grain * grain)
+    let triggers = Triggers { runs: triggers, unit: Unit::Packets, beside: series::background(case)[0].1 };
+    let rate = triggers.fit();
+    let (level, differ) = triggers.at(rate);
+    let tells = [1.0 - TELLS.0, 1.0 + TELLS.0].iter().all(|off| triggers.at(rate * off).1 >= differ + TELLS.1);
+    // Packets and bytes are told apart by the sizes: in bytes the triggers of small ones must be others than those of
+    // large ones, or large packets of more bits must have passed.
+    let steps: Vec<&Stretch> = triggers.runs.iter().filter_map(|run| Some(run.trigger?.stretch)).collect();
+    let first = steps.first()?;
+    let is_packets = if steps.iter().any(|s| s.size != first.size) {
+        let grain = steps.iter().map(|s| s.wire).fold(0.0, f64::max);
+        let in_bytes = Triggers { runs: triggers.runs.clone(), unit: Unit::Bytes, ..triggers };
+        differ.max(1.0) * 2.0 < in_bytes.at(in_bytes.fit()).1 / grain
     } else {
-        let bits = seen.iter().map(|(s, _)| rate * s.wire).fold(0.0, f64::max);
+        let bytes = 1.1 * rate * first.wire;
         stretches.iter().any(|s| {
-            s.size > seen[0].1.size && s.through(true).is_some_and(|t| t.lost == 0 && t.sent > 1.1 * bits)
+            s.size > first.size && s.through(true).is_some_and(|t| t.lost == 0 && t.sent > bytes)
         })
     };
-    let is_line = left.sqrt() <= 0.03 * points.iter().map(|p| p.1).fold(0.0, f64::max) + 3.0;
-    if !is_packets || !is_line || free > rate * 1.1 + beside {
+    // What passed takes nowhere more than a trigger did.
+    let taken = runs.iter().filter_map(|run| Some(run.levels(Unit::Packets, rate, triggers.beside)?.0));
+    let is_bound = taken.fold(0.0, f64::max) <= level * (1.0 + BEYOND.0) + BEYOND.1;
+    let is_same = differ <= 0.03 * level + BEYOND.1;
+    if !tells || !is_packets || !is_same || !is_bound {
         return None;
     }
-    let mut holds: Vec<f64> = seen.iter().filter_map(|(_, t)| t.held).collect();
+    let mut holds: Vec<f64> = runs.iter().filter_map(|run| run.trigger?.held).collect();
+    let ends = |of: fn(&[(&Packet, f64)]) -> Option<f64>| triggers.runs.iter().filter_map(|run| of(&run.packets)).collect();
+    let (from, to): (Vec<f64>, Vec<f64>) =
+        (ends(|p| Some(p.first()?.0.at)), ends(|p| Some(p.last()?.0.at)));
     Some(Hold {
         packets_per_second: rate,
         hold_s: quantile(&mut holds, 0.5),
-        steps: seen.len(),
-        from_s: seen.iter().map(|(s, _)| s.from_s).fold(f64::INFINITY, f64::min),
-        to_s: seen.iter().map(|(s, _)| s.to_s).fold(0.0, f64::max),
+        times: triggers.runs.len(),
+        from_s: from.into_iter().fold(f64::INFINITY, f64::min),
+        to_s: to.into_iter().fold(0.0, f64::max),
     })
 }

@@ -10,14 +10,12 @@ use probe_protocol::wire::hello::Carrier;
 
 use super::measure::{self, Kind, Measured};
 use super::series::{self, Stream, Stretch};
-use super::{hold, steps, throttled};
-use crate::causes::thresholds::FALSE_ALARM;
+use super::{deprioritized, hold, steps, throttled};
+use crate::causes::thresholds::{CERTAIN, FALSE_ALARM};
 use crate::causes::{Case, Claim};
 use crate::observation::{HostFault, LoadExperiment};
 use crate::stats::hypothesis::fisher_at_least;
 
-/// An end's ceiling this near to a plateau is a plateau of the end.
-const NEAR_CEILING: f64 = 1.15;
 /// TCP must beat a limit by so much not to be bound by it.
 const BEATS: f64 = 1.2;
 /// Up to this ratio TCP meets the same limit.
@@ -37,7 +35,14 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     if case.evidence.loads.is_empty() {
         return Vec::new();
     }
-    [Direction::Up, Direction::Down].into_iter().flat_map(|direction| of(case, direction)).collect()
+    let told = |direction| {
+        let claims = of(case, direction);
+        // A line on which UDP leaves last is full at its rate: that this rate is not told for certain is no riddle.
+        let is_riddle = |claim: &Claim| claim.probability < CERTAIN && claim.cause != Cause::UdpFloodProtection;
+        let settled = claims.iter().any(is_riddle) && deprioritized::of(case, direction).is_some();
+        claims.into_iter().filter(move |claim| !(settled && is_riddle(claim)))
+    };
+    [Direction::Up, Direction::Down].into_iter().flat_map(told).collect()
 }
 
 fn of(case: &Case<'_>, direction: Direction) -> Vec<Claim> {
@@ -112,8 +117,8 @@ fn evidence(case: &Case<'_>, steps: &[&Stretch], says: String) -> Evidence {
 
 fn held(case: &Case<'_>, direction: Direction, all: &[Stretch], found: &hold::Hold) -> Claim {
     let says = format!(
-        "above {:.0} packets a second UDP was cut off for a time, in each of {} steps of different rates and sizes",
-        found.packets_per_second, found.steps
+        "above {:.0} packets a second UDP was cut off for a time, {} times, at different rates and sizes",
+        found.packets_per_second, found.times
     );
     let steps: Vec<&Stretch> = all.iter().collect();
     let because =
@@ -176,7 +181,7 @@ fn is_the_receiver_s(case: &Case<'_>, direction: Direction, found: &Measured<'_>
 fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Claim> {
     let near = |size| {
         steps::ceiling(case, direction, Carrier::Udp, size)
-            .is_some_and(|c| c < NEAR_CEILING * found.rate * 8.0)
+            .is_some_and(|c| c < steps::NEAR_CEILING * found.rate * 8.0)
     };
     if found.above.iter().all(|s| near(s.size)) {
         return Vec::new();

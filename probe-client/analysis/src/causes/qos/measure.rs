@@ -87,7 +87,7 @@ pub(super) fn packets_per_second(all: &[Stretch], found: &Measured<'_>) -> Optio
 /// Steps above a limit that got the same through.
 struct Plateau<'s> {
     steps: Vec<&'s Stretch>,
-    /// What that was: the median, bytes per second.
+    /// What that was over all of them, bytes per second.
     rate: f64,
     is_tight: bool,
 }
@@ -95,18 +95,26 @@ struct Plateau<'s> {
 fn plateau<'s>(steps: &[&'s Stretch]) -> Option<Plateau<'s>> {
     let lossy: Vec<(&'s Stretch, Through)> = above(steps);
     let middle = quantile(&mut lossy.iter().map(|(_, t)| t.arrived).collect::<Vec<_>>(), 0.5)?;
-    let flat = |ratio: f64, apart: f64| {
-        let is_flat = |t: &Through| (t.arrived / middle).max(middle / t.arrived) <= ratio.sqrt();
+    // A rate is told no better than by one packet of those that arrived.
+    let flat = |ratio: f64, apart: f64, packet: f64| {
+        let is_flat = |t: &Through| {
+            let off = (t.arrived / middle).max(middle / t.arrived);
+            off <= ratio.sqrt() + packet / (t.packets - t.lost).max(1) as f64
+        };
         let flat: Vec<&(&'s Stretch, Through)> = lossy.iter().filter(|(_, t)| is_flat(t)).collect();
         let offered = flat.iter().map(|(_, t)| t.sent);
         let (low, high) = offered.fold((f64::INFINITY, 0.0), |(a, b), x| (f64::min(a, x), f64::max(b, x)));
+        let (bytes, time) = flat.iter().map(|(_, t)| t).fold((0.0, 0.0), |(bytes, time), t| {
+            let took = t.packets as f64 / t.sent_packets;
+            (bytes + t.arrived * took, time + took)
+        });
         let steps: Vec<&'s Stretch> = flat.iter().map(|(s, _)| *s).collect();
-        (flat.len() >= 2 && high >= apart * low).then_some(steps)
+        (flat.len() >= 2 && high >= apart * low).then(|| (steps, bytes / time))
     };
-    let tight = flat(TIGHT.0, TIGHT.1);
+    let tight = flat(TIGHT.0, TIGHT.1, 0.0);
     let is_tight = tight.is_some();
-    let steps = tight.or_else(|| flat(FLAT, APART))?;
-    Some(Plateau { steps, rate: middle, is_tight })
+    let (steps, rate) = tight.or_else(|| flat(FLAT, APART, 1.0))?;
+    Some(Plateau { steps, rate, is_tight })
 }
 
 /// The steps that lose more than benign paths do.

@@ -9,23 +9,34 @@ use crate::observation::{FlowNo, Load, LoadEnd, LoadExperiment};
 
 /// The part of a step at its start that a bucket's burst may still carry: it is left out of the rate.
 const WARM_UP: f64 = 0.4;
+/// An end's ceiling this near to a plateau is a plateau of the end.
+pub(super) const NEAR_CEILING: f64 = 1.15;
 /// Shortest time over which a rate is told, seconds.
 const SHORTEST: f64 = 0.15;
 
 /// One step.
 #[derive(Clone, Debug)]
 pub(in crate::causes) struct Step {
-    pub(super) flow: FlowNo,
-    pub(super) experiment: LoadExperiment,
+    pub(in crate::causes) flow: FlowNo,
+    pub(in crate::causes) experiment: LoadExperiment,
     /// Seconds after the run's start.
-    pub(super) from_s: f64,
-    pub(super) to_s: f64,
-    pub(super) carrier: Carrier,
+    pub(in crate::causes) from_s: f64,
+    pub(in crate::causes) to_s: f64,
+    pub(in crate::causes) carrier: Carrier,
+    /// Payload, bytes.
+    size: u16,
     /// Sent and arrived after the warm-up, IP bits per second.
-    pub(super) sent_bps: f64,
-    pub(super) arrived_bps: f64,
+    pub(in crate::causes) sent_bps: f64,
+    pub(in crate::causes) arrived_bps: f64,
     /// Least and mean delay over that of the order's first block, seconds; none where nothing arrived.
     pub(super) delay: Option<(f64, f64)>,
+}
+
+impl Step {
+    /// Whether what arrived is about as much as one of the ends can do by itself.
+    pub(in crate::causes) fn is_near_an_end(&self, case: &Case<'_>, direction: Direction) -> bool {
+        ceiling(case, direction, self.carrier, self.size).is_some_and(|c| c < NEAR_CEILING * self.arrived_bps)
+    }
 }
 
 /// The steps of one direction, in time.
@@ -73,6 +84,7 @@ fn step(case: &Case<'_>, load: &Load) -> Option<Step> {
         from_s: case.evidence.seconds(load.from),
         to_s: case.evidence.seconds(load.to),
         carrier: load.carrier,
+        size: load.size,
         sent_bps: sent as f64 * 8.0 / time,
         arrived_bps: arrived as f64 * 8.0 / time,
         delay: delay(load),

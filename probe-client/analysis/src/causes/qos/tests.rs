@@ -398,7 +398,7 @@ fn packets_a_second_are_told_from_bytes() {
 
 #[test]
 fn a_hold_is_measured_with_the_rate_that_triggers_it() {
-    for (rate, hold) in [(1000.0, 1.0), (1600.0, 2.0), (4000.0, 0.5)] {
+    for (rate, hold) in [(1000.0, 1.0), (1600.0, 2.0), (2600.0, 1.0), (4000.0, 0.5)] {
         let analysis = check(Path { packets: Some((rate, rate / 10.0, hold)), ..Path::default() }, FREE);
         let says = format!("{rate} {hold}: {:#?}", analysis.findings);
         assert_eq!(causes(&analysis), [Cause::UdpFloodProtection], "{says}");
@@ -410,11 +410,8 @@ fn a_hold_is_measured_with_the_rate_that_triggers_it() {
 
 #[test]
 fn a_hold_that_the_steps_do_not_settle_is_a_riddle() {
-    for (rate, hold) in [(400.0, 1.0), (2600.0, 1.0)] {
-        let found =
-            causes(&check(Path { packets: Some((rate, rate / 10.0, hold)), ..Path::default() }, FREE));
-        assert_eq!(found, [Cause::Unexplained], "{rate} {hold}");
-    }
+    let found = causes(&check(Path { packets: Some((400.0, 40.0, 1.0)), ..Path::default() }, FREE));
+    assert_eq!(found, [Cause::Unexplained]);
 }
 
 #[test]

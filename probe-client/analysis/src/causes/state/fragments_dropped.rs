@@ -6,6 +6,7 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 use probe_protocol::wire::hello::Carrier;
 
+use super::mtu_black_hole;
 use crate::causes::{Case, Claim, thresholds};
 use crate::observation::{Fragment, Purpose};
 
@@ -20,6 +21,8 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         let first: Option<&Fragment> = rows().next();
         (sent, arrived, first.copied())
     };
+    // Where large packets vanish, a fragment that fills the sender's own MTU does, too.
+    let told = |up: bool| mtu_black_hole::holes(case).iter().all(|(search, ..)| search.up != up);
     let (up, down) = (way(true), way(false));
     // Whole datagrams at the same time, of the length that loses most: what has little room left drops long ones first.
     let mut lengths: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
@@ -43,7 +46,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let dropped = |(sent, arrived, _): (u32, u32, Option<Fragment>)| {
         arrived == 0 && sent > 0 && chance(sent) < thresholds::FALSE_ALARM
     };
-    let direction = match (dropped(up), dropped(down)) {
+    let direction = match (told(true) && dropped(up), told(false) && dropped(down)) {
         (true, true) => Direction::Both,
         (true, false) => Direction::Up,
         (false, true) => Direction::Down,
@@ -52,7 +55,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     if whole == 0 || base > 0.5 {
         return Vec::new();
     }
-    let p = if dropped(up) { chance(up.0) } else { chance(down.0) };
+    let p = if direction == Direction::Down { chance(down.0) } else { chance(up.0) };
     let mut claim = Claim::new(Cause::FragmentsDropped, Side::Path)
         .direction(direction)
         .probability(1.0 - p)

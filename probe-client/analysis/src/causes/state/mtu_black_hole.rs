@@ -6,18 +6,20 @@ use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 use crate::causes::{Case, Claim, lives};
 use crate::observation::PathMtu;
 
+/// Searches in which packets above a size vanished without a word: the largest that got through, and the smallest that did
+/// not, bytes.
+pub(super) fn holes<'c>(case: &Case<'c>) -> Vec<(&'c PathMtu, u32, u32)> {
+    let vanished = |search: &'c PathMtu| {
+        let (largest, lost) = (search.largest?, search.smallest_lost?);
+        // Beyond the interface's own MTU nothing was meant to fit.
+        let fits = search.interface.is_none_or(|mtu| lost <= mtu);
+        (search.told.is_none() && fits && largest < lost).then_some((search, largest, lost))
+    };
+    case.evidence.path_mtu.iter().filter_map(vanished).collect()
+}
+
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    let holes: Vec<(&PathMtu, u32, u32)> = case
-        .evidence
-        .path_mtu
-        .iter()
-        .filter_map(|search| {
-            let (largest, lost) = (search.largest?, search.smallest_lost?);
-            // Beyond the interface's own MTU nothing was meant to fit.
-            let fits = search.interface.is_none_or(|mtu| lost <= mtu);
-            (search.told.is_none() && fits && largest < lost).then_some((search, largest, lost))
-        })
-        .collect();
+    let holes = holes(case);
     let (up, down) = (holes.iter().any(|(s, _, _)| s.up), holes.iter().any(|(s, _, _)| !s.up));
     let direction = match (up, down) {
         (true, true) => Direction::Both,

@@ -1,6 +1,7 @@
 //! What is plainly wrong and cannot be told yet: said as `unexplained`, with what would decide.
 
 mod died;
+mod load;
 mod silence;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub(super) fn left(case: &Case<'_>, claims: &[Claim]) -> Vec<Claim> {
     let explained = |flow: FlowNo| claims.iter().any(|claim| claim.explains.contains(&flow));
     let mut out = silence::detect(case, &explained);
     out.extend(died::detect(case, &explained));
+    out.extend(load::detect(case, claims));
     if case.reaches_listener() {
         out.extend(unopened(case, claims));
         out.extend(shut_out(case, claims));
