@@ -6,8 +6,8 @@ use probe_protocol::wire::hello::Carrier;
 
 use super::Traffic;
 use crate::observation::{
-    AnsweredLate, Attempt, Channel, DatagramCounts, FlowEnded, FlowOpened, FlowPlanned, Outcome, Rewritten, StreamEnd,
-    TcpView,
+    AnsweredLate, Attempt, Channel, DatagramCounts, FlowEnded, FlowOpened, FlowPlanned, Outcome, Rewritten,
+    StreamEnd, TcpView,
 };
 
 /// Attempts kept of one flow; further ones are counted.

@@ -39,8 +39,9 @@ pub(super) struct Fresh {
 struct Trial {
     step: LoadStep,
     spec: LoadPart,
+    /// What flow it was to be.
+    like: FlowSpec,
     flow: FlowNo,
-    carrier: Carrier,
     /// None until it is asked for.
     part: Option<Part>,
     stage: Stage,
@@ -107,17 +108,17 @@ impl Engine {
             death: AfterDeath::Nothing,
             ..like
         };
-        let carrier = flow.carrier;
+        let like = flow.clone();
         let flow = self.spawn(now, flow)?;
-        Some(Trial { step, spec, flow, carrier, part: None, stage: Stage::Opens(now + OPENS_WITHIN) })
+        Some(Trial { step, spec, like, flow, part: None, stage: Stage::Opens(now + OPENS_WITHIN) })
     }
 
     /// After the fresh flow the same over TCP: what is slow for UDP alone is told apart from a slow path.
     fn over_tcp(&mut self, now: Timestamp, trial: Trial) -> Option<Trial> {
-        if trial.carrier != Carrier::Udp {
+        let udp = trial.like;
+        if udp.carrier != Carrier::Udp {
             return None;
         }
-        let udp = self.flow(trial.flow)?.spec.clone();
         let flow = FlowSpec {
             name: format!("{}/tcp", udp.name),
             carrier: Carrier::Tcp,
@@ -131,7 +132,14 @@ impl Engine {
     pub(super) fn fresh_due(&mut self, now: Timestamp, load: &mut LoadRun) {
         let Some(mut trial) = load.fresh.now.take() else { return };
         let goes_on = match trial.stage {
-            Stage::Opens(until) => self.ask_for_fresh(now, load, &mut trial) || now < until,
+            Stage::Opens(until) => {
+                if !self.ask_for_fresh(now, load, &mut trial) && now >= until {
+                    // What lets no fresh flow of datagrams in may let TCP.
+                    load.fresh.now = self.over_tcp(now, trial);
+                    return;
+                }
+                true
+            }
             Stage::Asked(until) => self.begin_fresh(now, load, &mut trial) || now < until,
             Stage::Running(until) if now < until => true,
             Stage::Running(_) => {
@@ -165,7 +173,7 @@ impl Engine {
         }
         trial.part = Some(Part {
             flow: trial.flow,
-            carrier: trial.carrier,
+            carrier: trial.like.carrier,
             order,
             granted: None,
             refused: false,

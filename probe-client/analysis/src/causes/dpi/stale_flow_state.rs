@@ -134,7 +134,11 @@ fn throttled(decays: &[Decay<'_>], mut says: String, direction: Direction, proba
     let rates: Vec<f64> = decays.iter().filter_map(|d| d.metered_bps).collect();
     let rate = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
     let packets: Vec<u64> = decays.iter().map(|d| d.before.sent).collect();
-    let _ = write!(says, "; since then {:.3} Mbit/s of each gets through, and the rest is dropped evenly", rate / 1e6);
+    let _ = write!(
+        says,
+        "; since then {:.3} Mbit/s of each gets through, and the rest is dropped evenly",
+        rate / 1e6
+    );
     let age = decays.iter().map(|d| d.age_s).fold(f64::MAX, f64::min);
     vec![
         Claim::new(Cause::FlowThrottled, Side::Path)

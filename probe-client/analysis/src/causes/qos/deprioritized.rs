@@ -138,9 +138,9 @@ pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
         let is_starved = udp_got < HARMED * udp_sent && tcp_got >= FAVOURED * whole;
         let is_waiting = || {
             let tcp = quantile(&mut of_tcp.clone(), 0.5).map_or(f64::INFINITY, |middle| middle - quiet);
-            let alone = alone.iter().filter(|s| {
-                s.through(true).is_some_and(|t| (0.95 * rate..=ALIKE * rate).contains(&t.sent))
-            });
+            let alone = alone
+                .iter()
+                .filter(|s| s.through(true).is_some_and(|t| (0.95 * rate..=ALIKE * rate).contains(&t.sent)));
             let alone = alone.filter_map(longest_wait).reduce(f64::max);
             let beside = quantile(&mut delays(udp), 0.5);
             beside.zip(alone).is_some_and(|(beside, alone)| beside >= alone + tcp + WAITS)

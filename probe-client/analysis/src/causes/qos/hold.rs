@@ -122,7 +122,8 @@ impl Triggers<'_, '_> {
     /// The mean of what they found taken, had the bucket been refilled at a rate, and the root of the mean square that
     /// they differ by.
     fn at(&self, rate: f64) -> (f64, f64) {
-        let levels = || self.runs.iter().filter_map(|run| run.levels(self.unit, rate, self.beside).map(|l| l.1));
+        let levels =
+            || self.runs.iter().filter_map(|run| run.levels(self.unit, rate, self.beside).map(|l| l.1));
         let n = levels().count().max(1) as f64;
         let mean = levels().sum::<f64>() / n;
         (mean, (levels().map(|level| (level - mean).powi(2)).sum::<f64>() / n).sqrt())
@@ -166,7 +167,8 @@ pub(super) fn of(case: &Case<'_>, stretches: &[Stretch]) -> Option<Hold> {
     let triggers = Triggers { runs: triggers, unit: Unit::Packets, beside: series::background(case)[0].1 };
     let rate = triggers.fit();
     let (level, differ) = triggers.at(rate);
-    let tells = [1.0 - TELLS.0, 1.0 + TELLS.0].iter().all(|off| triggers.at(rate * off).1 >= differ + TELLS.1);
+    let tells =
+        [1.0 - TELLS.0, 1.0 + TELLS.0].iter().all(|off| triggers.at(rate * off).1 >= differ + TELLS.1);
     // Packets and bytes are told apart by the sizes: in bytes the triggers of small ones must be others than those of
     // large ones, or large packets of more bits must have passed.
     let steps: Vec<&Stretch> = triggers.runs.iter().filter_map(|run| Some(run.trigger?.stretch)).collect();
@@ -177,9 +179,9 @@ pub(super) fn of(case: &Case<'_>, stretches: &[Stretch]) -> Option<Hold> {
         differ.max(1.0) * 2.0 < in_bytes.at(in_bytes.fit()).1 / grain
     } else {
         let bytes = 1.1 * rate * first.wire;
-        stretches.iter().any(|s| {
-            s.size > first.size && s.through(true).is_some_and(|t| t.lost == 0 && t.sent > bytes)
-        })
+        stretches
+            .iter()
+            .any(|s| s.size > first.size && s.through(true).is_some_and(|t| t.lost == 0 && t.sent > bytes))
     };
     // What passed takes nowhere more than a trigger did.
     let taken = runs.iter().filter_map(|run| Some(run.levels(Unit::Packets, rate, triggers.beside)?.0));
@@ -189,9 +191,10 @@ pub(super) fn of(case: &Case<'_>, stretches: &[Stretch]) -> Option<Hold> {
         return None;
     }
     let mut holds: Vec<f64> = runs.iter().filter_map(|run| run.trigger?.held).collect();
-    let ends = |of: fn(&[(&Packet, f64)]) -> Option<f64>| triggers.runs.iter().filter_map(|run| of(&run.packets)).collect();
-    let (from, to): (Vec<f64>, Vec<f64>) =
-        (ends(|p| Some(p.first()?.0.at)), ends(|p| Some(p.last()?.0.at)));
+    let ends = |of: fn(&[(&Packet, f64)]) -> Option<f64>| {
+        triggers.runs.iter().filter_map(|run| of(&run.packets)).collect()
+    };
+    let (from, to): (Vec<f64>, Vec<f64>) = (ends(|p| Some(p.first()?.0.at)), ends(|p| Some(p.last()?.0.at)));
     Some(Hold {
         packets_per_second: rate,
         hold_s: quantile(&mut holds, 0.5),

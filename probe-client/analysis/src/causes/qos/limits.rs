@@ -38,7 +38,8 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let told = |direction| {
         let claims = of(case, direction);
         // A line on which UDP leaves last is full at its rate: that this rate is not told for certain is no riddle.
-        let is_riddle = |claim: &Claim| claim.probability < CERTAIN && claim.cause != Cause::UdpFloodProtection;
+        let is_riddle =
+            |claim: &Claim| claim.probability < CERTAIN && claim.cause != Cause::UdpFloodProtection;
         let settled = claims.iter().any(is_riddle) && deprioritized::of(case, direction).is_some();
         claims.into_iter().filter(move |claim| !(settled && is_riddle(claim)))
     };

@@ -8,9 +8,11 @@ use probe_protocol::wire::hello::Carrier;
 use super::measure::Measured;
 use super::series::Stretch;
 use super::steps::{self, Step};
+use crate::causes::thresholds::FALSE_ALARM;
 use crate::causes::{Case, Claim};
-use crate::observation::{FlowNo, Load, LoadBin, LoadExperiment};
+use crate::observation::{FlowNo, Load, LoadBin, LoadExperiment, Purpose};
 use crate::rate::quantile;
+use crate::stats::hypothesis::fisher_at_least;
 
 /// After the change at most this share of the rate before it arrives.
 const SLOWED: f64 = 0.8;
@@ -34,6 +36,9 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 .filter(|s| s.flow == flow && s.experiment == LoadExperiment::Rehearsal)
                 .filter(|s| !shares(s, &all))
                 .collect();
+            // The last one may be cut short.
+            let longest = own.iter().map(|s| s.to_s - s.from_s).fold(0.0, f64::max);
+            let own: Vec<&Step> = own.into_iter().filter(|s| s.to_s - s.from_s >= 0.5 * longest).collect();
             claims.extend(slowed(case, direction, &all, &own));
         }
     }
@@ -194,6 +199,36 @@ const STEADY: f64 = 0.04;
 /// Delay that a full queue adds at least, seconds.
 const QUEUED: f64 = 0.005;
 
+/// Whether other flows of datagrams, which send little beside the transfer, lose clearly more since a moment: what slows it
+/// is no state of its own.
+fn others_lose(case: &Case<'_>, direction: Direction, moment: f64) -> Option<Evidence> {
+    let beside = |flow: &crate::evidence::FlowEvidence| {
+        flow.plan.carrier == Carrier::Udp && matches!(flow.plan.purpose, Purpose::Loaded | Purpose::Steady)
+    };
+    let (mut before, mut since) = ((0u64, 0u64), (0u64, 0u64));
+    let mut flows = Vec::new();
+    for (flow, traffic) in case.flows.iter().filter(|(flow, _)| beside(flow)) {
+        for (at, counts) in traffic.timeline.blocks() {
+            let lost = if direction == Direction::Up { counts.lost_up } else { counts.lost_down };
+            let sum = if case.evidence.seconds(at) < moment { &mut before } else { &mut since };
+            *sum = (sum.0 + lost, sum.1 + counts.sent);
+        }
+        flows.push(flow.plan.name.clone());
+    }
+    let p = fisher_at_least(since.0, since.1, before.0, before.1);
+    (p < FALSE_ALARM).then(|| Evidence {
+        flows,
+        from_s: Some(moment),
+        says: format!(
+            "other flows of datagrams lost {} of {} packets since then, and {} of {} before",
+            since.0, since.1, before.0, before.1
+        ),
+        test: Some("Fisher's exact test".to_owned()),
+        p: Some(p),
+        ..Evidence::default()
+    })
+}
+
 fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) -> Option<Claim> {
     let slow = slow(case, own)?;
     let tried = |udp: bool| {
@@ -221,12 +256,15 @@ fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) ->
     let spread = middle(&slow.slices, 0.9)? - middle(&slow.slices, 0.1)?;
     let is_steady = slow.slices.len() >= EITHER_SIDE && spread <= STEADY * slow.after;
     let is_shaper = slow.added >= QUEUED;
+    // A fresh flow that does not even open tells nothing by itself.
+    let others = if fresh.is_none() { others_lose(case, direction, slow.moment) } else { None };
+    let is_shared = fresh.is_some() || others.is_some();
     let (cause, probability) = if is_fast(fresh) {
         (Cause::FlowThrottled, 0.97)
-    } else if fresh.is_some() && is_fast(tcp) {
+    } else if is_shared && is_fast(tcp) {
         let own = if is_shaper { Cause::UdpShaper } else { Cause::UdpPolicer };
         (own, if is_steady { 0.97 } else { 0.6 })
-    } else if fresh.is_some() {
+    } else if is_shared {
         (Cause::RateLimit, 0.6)
     } else {
         (Cause::FlowThrottled, 0.5)
@@ -252,6 +290,13 @@ fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) ->
             claim = claim.because(Evidence { says, ..Evidence::default() });
         }
     }
+    let rejected = match others {
+        Some(says) => {
+            claim = claim.because(says);
+            "other flows suffer from it, too"
+        }
+        None => "a fresh flow is as slow at the same time",
+    };
     let others = if is_shaper {
         [Cause::UdpShaper, Cause::Congestion]
     } else {
@@ -265,7 +310,7 @@ fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) ->
         claim.or(others, "TCP alone at the same rate over the same path")
     } else {
         claim
-            .rather_than(Cause::FlowThrottled, "a fresh flow is as slow at the same time")
+            .rather_than(Cause::FlowThrottled, rejected)
             .or([Cause::RateLimit, Cause::Congestion], "a transfer whose rate holds for half a minute")
     })
 }
