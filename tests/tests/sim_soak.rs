@@ -72,6 +72,8 @@ impl Told {
                 assert!(self.ended.insert(flow, o).is_none(), "{flow:?} ends twice");
             }
             Observation::Silence(o) => self.silences.push(o),
+            // A night has one of these each second.
+            Observation::Watch(_) if self.counted_only => {}
             other => self.others.push(other),
         }
     }
@@ -410,7 +412,6 @@ fn a_night_with_a_classifier_and_a_new_lease_stays_flat() {
 }
 
 #[test]
-#[ignore = "open: kills of QUIC flows by age are unexplained, and connections that a new address breaks are called reset by others"]
 fn a_night_with_a_classifier_and_a_new_lease_is_told() {
     let report = serde_json::to_value(classified_night().report).unwrap();
     said_of_the_night(&report, KILLED_AT as f64, LEASE_ENDS as f64);

@@ -61,6 +61,15 @@ pub(super) struct Alive<'c> {
 pub(super) struct Lives<'c> {
     pub(super) dead: Vec<Death<'c>>,
     pub(super) alive: Vec<Alive<'c>>,
+    /// The same of QUIC connections, whose packets are their stack's datagrams, and whose bytes nobody counts.
+    pub(super) connections: Connections<'c>,
+}
+
+/// QUIC connections that died, and those that lived.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections<'c> {
+    pub(super) dead: Vec<Death<'c>>,
+    pub(super) alive: Vec<Alive<'c>>,
 }
 
 impl<'c> Lives<'c> {
@@ -79,6 +88,21 @@ impl<'c> Lives<'c> {
                     }
                 }
                 None => lives.alive.extend(alive(case, flow, traffic)),
+            }
+        }
+        let is_quic = |flow: &FlowEvidence| matches!(flow.plan.carrier, Carrier::Quic | Carrier::QuicInverse);
+        for (flow, traffic) in case.flows.iter().filter(|(f, t)| is_quic(f) && is_judged(f, t)) {
+            match broken(case, flow, traffic) {
+                Some(death) => {
+                    let acted = case.host_acted(death.moment.low, death.moment.high);
+                    let moved = case.moved(death.moment.low, death.moment.high);
+                    let ended =
+                        flow.ended.as_ref().map_or(death.moment.high, |end| case.evidence.seconds(end.at));
+                    if !acted && !moved && is_witnessed(case, death.moment.high, ended) {
+                        lives.connections.dead.push(death);
+                    }
+                }
+                None => lives.connections.alive.extend(alive(case, flow, traffic)),
             }
         }
         lives
@@ -115,17 +139,16 @@ const WITNESS_AFTER_S: f64 = 1.0;
 
 /// Flows whose life can be judged: datagrams by schedule, without experiments that lose packets of their own.
 fn counts(flow: &FlowEvidence, traffic: &Traffic) -> bool {
-    let own = flow.plan.carrier == Carrier::Udp
-        && matches!(
-            flow.plan.purpose,
-            Purpose::Steady
-                | Purpose::Trial
-                | Purpose::Fresh
-                | Purpose::Old
-                | Purpose::Crossed
-                | Purpose::Fan
-        );
-    own && flow.opened.is_some() && traffic.counts.sent > 0
+    flow.plan.carrier == Carrier::Udp && is_judged(flow, traffic)
+}
+
+/// The same of any carrier.
+fn is_judged(flow: &FlowEvidence, traffic: &Traffic) -> bool {
+    let by_schedule = matches!(
+        flow.plan.purpose,
+        Purpose::Steady | Purpose::Trial | Purpose::Fresh | Purpose::Old | Purpose::Crossed | Purpose::Fan
+    );
+    by_schedule && flow.opened.is_some() && traffic.counts.sent > 0
 }
 
 /// When its first packet left, as far as that is known.
@@ -211,13 +234,41 @@ fn death<'c>(case: &Case<'c>, flow: &'c FlowEvidence, traffic: &Traffic) -> Opti
     .filter(|death| death.bytes.high >= death.bytes.low && size > 0.0)
 }
 
+/// The death of a QUIC connection: it fell silent as a flow of datagrams does, or its stack gave it up because nothing came
+/// any more.
+fn broken<'c>(case: &Case<'c>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Death<'c>> {
+    let ended = flow.ended.as_ref().filter(|ended| ended.end == End::TimedOut);
+    let death = death(case, flow, traffic);
+    if ended.is_none() && death.is_none() {
+        return None;
+    }
+    let life = &traffic.life;
+    let answered = life.answered?;
+    let until = life.first_lost.map(|mark| mark.at).or(ended.map(|ended| ended.at))?;
+    let birth = born(flow);
+    // The stack's own counts, and where there are none, those of the probes.
+    let passed =
+        flow.datagrams.map_or(answered.packets, |counts| counts.sent_up.saturating_sub(counts.lost_up));
+    let unknown = Between { low: 0.0, high: f64::MAX };
+    Some(Death {
+        flow,
+        packets: Between { low: passed as f64, high: passed as f64 + 1.0 },
+        bytes: unknown,
+        age: Between { low: answered.at.since(birth).as_secs_f64(), high: until.since(birth).as_secs_f64() },
+        moment: Between { low: case.evidence.seconds(answered.at), high: case.evidence.seconds(until) },
+        up: life.trailing_down == 0,
+    })
+    .filter(|death| death.age.high >= death.age.low)
+}
+
 fn alive<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Option<Alive<'c>> {
     let answered = traffic.life.answered?;
     let (packets, bytes) = opening(flow);
     let birth = born(flow);
+    let of_stack = flow.datagrams.map(|counts| counts.sent_up.saturating_sub(counts.lost_up) as f64);
     Some(Alive {
         flow,
-        packets: packets + answered.packets as f64,
+        packets: of_stack.unwrap_or(packets + answered.packets as f64),
         bytes: bytes + answered.bytes as f64,
         from: case.evidence.seconds(birth),
         to: case.evidence.seconds(answered.at),

@@ -34,6 +34,9 @@ use crate::summarise::reach::{self, Place};
 /// Around what a host did, seconds that are spoiled too: the packets under way.
 const HOST_MARGIN: f64 = 1.0;
 
+/// Flows learn of one change of address within so much of one another: each by its own next answer, seconds.
+const MOVE_MARGIN: f64 = 10.0;
+
 /// Before the client learns that it was turned away, its flows are closed for so long at most: an unanswered probe of the
 /// slowest flow and its question, seconds.
 const TURNED_AWAY_MARGIN: f64 = 5.0;
@@ -263,6 +266,13 @@ impl<'e> Case<'e> {
         let end = self.evidence.last.map_or(0.0, |last| self.evidence.seconds(last));
         found.extend(lost.map(|(from_s, _)| LostWay { from_s, to_s: end, same: true }));
         found
+    }
+
+    /// Whether the listener saw a flow's source change between two moments, seconds after the run's start: connections that
+    /// know their peer by its address break then, by nobody's will.
+    pub fn moved(&self, from_s: f64, to_s: f64) -> bool {
+        let within = |at: f64| (from_s - MOVE_MARGIN..=to_s + MOVE_MARGIN).contains(&at);
+        self.evidence.moves.iter().any(|moved| within(self.evidence.seconds(moved.at)))
     }
 
     /// Whether no datagram of anybody was answered for a while at some moment between two, seconds after the run's start:

@@ -1,8 +1,8 @@
 //! Quantiles of many values in little memory.
 //!
 //! Buckets grow with the value: each is at most 1/256 of its value wide, so a quantile is off by at most 0.2 %. Only buckets
-//! that hold something take memory (8 bytes each while they are few, then 256 bytes for each quarter of a doubling that
-//! occurs), since a night has thousands of short flows.
+//! that hold something take memory (8 bytes each while they are few or lie far apart, then 256 bytes for each quarter of a
+//! doubling that occurs), since a night has thousands of short flows.
 
 /// Values up to this are kept exactly.
 const EXACT: u64 = 512;
@@ -11,9 +11,11 @@ const SUB_BITS: u32 = 8;
 
 /// Buckets of one page: a quarter of a doubling.
 const PAGE: usize = 64;
-/// Buckets that are kept as a list: what a short flow fills. More of them are kept as pages, where a bucket is found
-/// without searching.
-const LISTED: usize = 48;
+/// Buckets that are kept as a list in any case, and at the most. More of them are kept as pages, where a bucket is found
+/// without searching, once the pages take no more than twice the list's room.
+const LISTED: (usize, usize) = (48, 1024);
+/// Buckets of a page that take half of its room in a list.
+const WORTH_A_PAGE: usize = PAGE * size_of::<u32>() / size_of::<(u16, u32)>() / 2;
 
 /// Counts of unsigned values, usually nanoseconds.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +47,7 @@ impl Buckets {
         match self {
             Self::List(list) => match list.binary_search_by_key(&bucket, |(b, _)| *b) {
                 Ok(at) => list[at].1 = list[at].1.saturating_add(n),
-                Err(at) if list.len() < LISTED => list.insert(at, (bucket, n)),
+                Err(at) if !is_dense(list) => list.insert(at, (bucket, n)),
                 Err(_) => {
                     let list = std::mem::take(list);
                     *self = Self::Pages(Vec::new());
@@ -83,6 +85,16 @@ impl PartialEq for Histogram {
         let all = |h: &Self| (h.count, h.min, h.max);
         all(self) == all(other) && self.buckets.iter().eq(other.buckets.iter())
     }
+}
+
+/// Whether a list is better kept as pages.
+fn is_dense(list: &[(u16, u32)]) -> bool {
+    let few = list.len() < LISTED.0 || !list.len().is_multiple_of(WORTH_A_PAGE);
+    if few {
+        return false;
+    }
+    let pages = list.chunk_by(|a, b| usize::from(a.0) / PAGE == usize::from(b.0) / PAGE).count();
+    list.len() >= LISTED.1 || list.len() >= WORTH_A_PAGE * pages
 }
 
 fn bucket_of(value: u64) -> u16 {

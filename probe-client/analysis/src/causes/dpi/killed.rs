@@ -14,6 +14,7 @@ use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
 use crate::causes::lives::{Agreement, Between, Death, Lives, born, hung, rounded};
 use crate::causes::{Case, Claim, thresholds};
+use crate::evidence::FlowEvidence;
 use crate::observation::{End, FlowNo};
 use crate::summarise::wall_of;
 use probe_protocol::wire::dress::Dress;
@@ -29,6 +30,8 @@ enum Measure {
 }
 
 const MEASURES: [Measure; 4] = [Measure::Packets, Measure::Bytes, Measure::Age, Measure::Moment];
+/// Those of QUIC connections.
+const OF_CONNECTIONS: [Measure; 3] = [Measure::Packets, Measure::Age, Measure::Moment];
 
 impl Measure {
     const fn cause(self) -> Cause {
@@ -96,9 +99,16 @@ const MAX_LAWS: usize = 3;
 /// Share of the deaths that may be left over without being a riddle of their own.
 const LEFT_OVER: f64 = 0.05;
 
+/// What a classifier knows a flow by.
+type Look = (Carrier, Dress);
+
+fn look(flow: &FlowEvidence) -> Look {
+    (flow.plan.carrier, flow.plan.dress)
+}
+
 /// How far a flow came, dead or alive, while packets of it still passed.
 struct Reached {
-    dress: Dress,
+    look: Look,
     from: f64,
     to: f64,
     packets: f64,
@@ -142,11 +152,11 @@ impl Law {
     /// A flow of the same looks came beyond the value between the first and the last of the deaths.
     fn is_contradicted(&self, deaths: &[&Death<'_>], others: &[Reached]) -> bool {
         let of = || self.agreement.of.iter().map(|n| deaths[*n]);
-        let looks: BTreeSet<Dress> = of().map(|death| death.flow.plan.dress).collect();
+        let looks: BTreeSet<Look> = of().map(|death| look(death.flow)).collect();
         let first = of().map(|death| death.moment.low).fold(f64::MAX, f64::min);
         let last = of().map(|death| death.moment.high).fold(f64::MIN, f64::max);
         let (value, measure) = (self.agreement.value, self.measure);
-        others.iter().filter(|life| looks.contains(&life.dress)).any(|life| {
+        others.iter().filter(|life| looks.contains(&life.look)).any(|life| {
             let beyond = match measure {
                 Measure::Packets => value * 1.05 + 2.0,
                 Measure::Bytes => value * 1.05 + 3000.0,
@@ -165,12 +175,20 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let mut claims = Vec::new();
     for up in [true, false] {
         let deaths: Vec<&Death<'_>> = case.lives.dead.iter().filter(|death| death.up == up).collect();
-        claims.extend(judge(case, deaths, up));
+        claims.extend(judge(case, deaths, up, &MEASURES));
+    }
+    // What takes flows of datagrams takes connections over datagrams with them.
+    let explained: BTreeSet<FlowNo> =
+        claims.iter().flat_map(|claim| claim.explains.iter().copied()).collect();
+    for up in [true, false] {
+        let is_left = |death: &&Death<'_>| death.up == up && !explained.contains(&death.flow.plan.flow);
+        let deaths = case.lives.connections.dead.iter().filter(is_left).collect();
+        claims.extend(judge(case, deaths, up, &OF_CONNECTIONS));
     }
     claims
 }
 
-fn judge(case: &Case<'_>, mut deaths: Vec<&Death<'_>>, up: bool) -> Vec<Claim> {
+fn judge(case: &Case<'_>, mut deaths: Vec<&Death<'_>>, up: bool, measures: &[Measure]) -> Vec<Claim> {
     let mut claims: Vec<Claim> = Vec::new();
     let all = deaths.len();
     for _ in 0..MAX_LAWS {
@@ -179,9 +197,9 @@ fn judge(case: &Case<'_>, mut deaths: Vec<&Death<'_>>, up: bool) -> Vec<Claim> {
             break;
         }
         let others = reached(&case.lives, &deaths);
-        let mut laws: Vec<Law> = MEASURES
-            .into_iter()
-            .filter_map(|measure| Law::of(measure, &deaths))
+        let mut laws: Vec<Law> = measures
+            .iter()
+            .filter_map(|measure| Law::of(*measure, &deaths))
             .filter(|law| !law.is_contradicted(&deaths, &others_than(law, &deaths, &others)))
             .collect();
         laws.sort_by_key(|law| std::cmp::Reverse(law.agreement.of.len()));
@@ -220,21 +238,22 @@ fn judge(case: &Case<'_>, mut deaths: Vec<&Death<'_>>, up: bool) -> Vec<Claim> {
 
 /// How far all flows came, but for those deaths.
 fn reached(lives: &Lives<'_>, deaths: &[&Death<'_>]) -> Vec<Reached> {
-    let alive = lives.alive.iter().map(|alive| Reached {
-        dress: alive.flow.plan.dress,
+    let (alive, dead) = ([&lives.alive, &lives.connections.alive], [&lives.dead, &lives.connections.dead]);
+    let alive = alive.into_iter().flatten().map(|alive| Reached {
+        look: look(alive.flow),
         from: alive.from,
         to: alive.to,
         packets: alive.packets,
         bytes: alive.bytes,
     });
     let is_judged = |flow: FlowNo| deaths.iter().any(|death| death.flow.plan.flow == flow);
-    let dead = lives.dead.iter().filter(|death| !is_judged(death.flow.plan.flow)).map(before_death);
-    alive.chain(dead).collect()
+    let dead = dead.into_iter().flatten().filter(|death| !is_judged(death.flow.plan.flow));
+    alive.chain(dead.map(before_death)).collect()
 }
 
 fn before_death(death: &Death<'_>) -> Reached {
     Reached {
-        dress: death.flow.plan.dress,
+        look: look(death.flow),
         from: death.moment.low - death.age.low,
         to: death.moment.low,
         packets: death.packets.low,
@@ -252,16 +271,20 @@ fn others_than(law: &Law, deaths: &[&Death<'_>], others: &[Reached]) -> Vec<Reac
 fn named(case: &Case<'_>, law: &Law, deaths: &[&Death<'_>], p: f64, up: bool) -> Claim {
     let Law { measure, agreement } = law;
     let of: Vec<&Death<'_>> = agreement.of.iter().map(|n| deaths[*n]).collect();
-    let spreads: Vec<(Measure, f64)> = MEASURES
-        .into_iter()
+    let is_quic = of.iter().all(|death| death.flow.plan.carrier != Carrier::Udp);
+    let measures: &[Measure] = if is_quic { &OF_CONNECTIONS } else { &MEASURES };
+    let spreads: Vec<(Measure, f64)> = measures
+        .iter()
+        .copied()
         .filter(|other| other != measure && *other != Measure::Moment)
         .map(|other| (other, spread(&of, other)))
         .collect();
     let differ: Vec<String> =
         spreads.iter().map(|(other, by)| format!("{} by {:.0} %", name(*other), 100.0 * by)).collect();
     let says = format!(
-        "{} flows of datagrams died {} ({}), while later or younger ones got through; they differ in {}",
+        "{} {} died {} ({}), while later or younger ones got through; they differ in {}",
         of.len(),
+        if is_quic { "QUIC connections" } else { "flows of datagrams" },
         measure.says(agreement.value),
         if up { "nothing arrived any more" } else { "no reply came any more" },
         differ.join(", ")
@@ -382,7 +405,7 @@ fn undecided(case: &Case<'_>, deaths: &[&Death<'_>], laws: &[Law]) -> Claim {
             flows: deaths.iter().map(|death| death.flow.plan.name.clone()).collect(),
             from_s: Some(rounded(from, 3)),
             to_s: case.evidence.last.map(|last| rounded(case.evidence.seconds(last), 3)),
-            says: format!("{} flows of datagrams died, while others got through", deaths.len()),
+            says: format!("{} flows over UDP died, while others got through", deaths.len()),
             ..Evidence::default()
         })
         .explaining(deaths.iter().map(|death| death.flow.plan.flow))

@@ -14,7 +14,7 @@ const ALIKE: f64 = 0.2;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let reset: Vec<&(&FlowEvidence, Traffic)> =
-        case.flows.iter().filter(|(flow, _)| is_foreign(case, flow)).collect();
+        case.flows.iter().filter(|(flow, traffic)| is_foreign(case, flow, traffic)).collect();
     if reset.is_empty() {
         return Vec::new();
     }
@@ -60,11 +60,13 @@ fn ended(case: &Case<'_>, flow: &FlowEvidence) -> Option<f64> {
 }
 
 /// Reset at the client; the listener did not do it, and no host did anything then.
-fn is_foreign(case: &Case<'_>, flow: &FlowEvidence) -> bool {
+fn is_foreign(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic) -> bool {
     let Some(end) = flow.ended.as_ref().filter(|end| end.end == End::Reset) else { return false };
     let at = case.evidence.seconds(end.at);
-    // A translator that gives the flow another source has the listener's system reset the strange connection.
-    let moved = case.evidence.moves.iter().any(|m| (case.evidence.seconds(m.at) - at).abs() < 10.0);
+    // A translator that gives the flow another source has the listener's system reset the strange connection, at its next
+    // segment: a slow flow's comes late.
+    let answered = traffic.life.answered.map_or(at, |mark| case.evidence.seconds(mark.at));
+    let moved = case.moved(answered.min(at), at);
     // A connection that was left alone on purpose is the ladder's to judge.
     flow.opened.is_some()
         && flow.plan.purpose != Purpose::Idle

@@ -3,7 +3,7 @@
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
-use super::{moves, names};
+use super::{broken, moves, names};
 use crate::causes::lives::rounded;
 use crate::causes::{Case, Claim, thresholds};
 use crate::observation::Moved;
@@ -67,6 +67,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 period_s: period.map(|s| rounded(s, 2)),
                 ..Parameters::default()
             })
+            .explaining(broken(case))
             .rather_than(Cause::NatRebinding, "the address changed, not the port alone"),
     ]
 }

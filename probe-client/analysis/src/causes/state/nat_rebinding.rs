@@ -3,7 +3,7 @@
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
-use super::{moves, names};
+use super::{broken, moves, names};
 use crate::causes::{Case, Claim};
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
@@ -29,6 +29,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 number: Some(moves.len() as u64),
                 ..Parameters::default()
             })
+            .explaining(broken(case))
             .rather_than(Cause::AddressChanged, "the address itself stayed the same"),
     ]
 }
