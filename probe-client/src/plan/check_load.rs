@@ -41,7 +41,7 @@ const HIGHEST_SMALL: Duration = Duration::from_millis(600);
 const AT_MOST: Duration = Duration::from_millis(3000);
 /// The two steps above a limit, percent of it, and their lengths. Their rates are so far apart that no sender's own
 /// rhythm looks like a limit.
-const ABOVE: [(u64, Duration); 2] = [(130, Duration::from_millis(1000)), (180, Duration::from_millis(800))];
+const ABOVE: [(u64, Duration); 2] = [(120, Duration::from_millis(1000)), (200, Duration::from_millis(800))];
 /// A fresh flow right after them, far above: a limit of the old flow alone does not bind it. What a shared bucket lets
 /// through meanwhile, and what filled it since the old flow emptied it, is less than half of this.
 const FRESH: (u64, Duration) = (600, Duration::from_millis(500));

@@ -51,10 +51,13 @@ const SINGLE: [(&str, Kind); 16] = [
 ];
 
 /// Which of two hides the other, and why: nobody could name both.
-const HIDDEN: [(&str, &str); 5] = [
+const HIDDEN: [(&str, &str); 7] = [
     // Without TCP there is no TLS, and no control beside UDP's rate.
     ("tcp-filtered", "tls-blocked"),
     ("tcp-filtered", "udp-policer"),
+    // TCP hangs in the black hole, and is no control beside UDP's rate either.
+    ("mtu-black-hole", "udp-policer"),
+    ("mtu-black-hole", "bufferbloat"),
     // TCP backs off before loss, so that it fills no line and outruns no policer.
     ("loss-random", "udp-policer"),
     ("loss-bursts", "udp-policer"),

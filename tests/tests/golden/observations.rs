@@ -114,6 +114,7 @@ impl Seen {
             | Observation::StreamEnd(_)
             | Observation::Proxy(_)
             | Observation::NameChanged(_)
+            | Observation::AnsweredLate(_)
             | Observation::Ceiling(_) => self.other("also", &format!("{observation:?}")),
         }
     }

@@ -31,6 +31,8 @@ const LATE: f64 = 0.015;
 const WAITS: f64 = 0.015;
 /// Alone at a rate up to this many times its own.
 const ALIKE: f64 = 1.6;
+/// Probes of TCP that tell whose queue it is.
+const PROBES: usize = 6;
 /// Steps that must agree.
 const STEPS: usize = 2;
 /// A step begins to tell after this part of it: TCP is as fast as it gets.
@@ -84,6 +86,31 @@ fn quickest(case: &Case<'_>) -> f64 {
     };
     let took = case.evidence.loads.beside().iter().filter(is_tcp).filter_map(|b| b.took);
     took.min().map_or(0.0, |took| took.as_secs_f64())
+}
+
+/// Whether the small probes of TCP wait as long as datagrams do that fill the line alone: all share one queue. `waited` is what
+/// the datagrams of those steps waited for at the median, seconds.
+pub(super) fn one_queue(case: &Case<'_>, above: &[&series::Stretch], waited: f64) -> Option<f64> {
+    let quiet = quickest(case);
+    let within = |b: &&Beside| {
+        let at = case.evidence.seconds(b.sent);
+        above.iter().any(|s| at >= s.from_s + EARLY * (s.to_s - s.from_s) && at <= s.to_s)
+    };
+    let of_tcp = |b: &&Beside| {
+        let carrier = case.evidence.flows.get(&b.flow).map(|f| f.plan.carrier);
+        matches!(carrier, Some(Carrier::Tcp | Carrier::Tls))
+    };
+    let mut took: Vec<f64> = case
+        .evidence
+        .loads
+        .beside()
+        .iter()
+        .filter(within)
+        .filter(of_tcp)
+        .filter_map(|b| b.took.map(|t| t.as_secs_f64() - quiet))
+        .collect();
+    let enough = took.len() >= PROBES;
+    quantile(&mut took, 0.5).filter(|wait| enough && *wait >= 0.5 * waited && *wait >= LATE)
 }
 
 /// Round trips, seconds, of the probes of these carriers while both parts ran; a lost one took for ever.

@@ -217,7 +217,28 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
             .or([Cause::RateLimit, Cause::Congestion], "TCP at the same rate over the same path")
     };
     let own = if is_shaper { Cause::UdpShaper } else { Cause::UdpPolicer };
-    let Some(tcp) = best else { return vec![claim(own, 0.6, parameters(found.rate))] };
+    // TCP that was too slow to tell still tells by what it waits for.
+    let shares = if is_shaper { deprioritized::one_queue(case, &found.above, found.waited) } else { None };
+    let by_queue = |wait: f64| {
+        let rate = found.rate;
+        let says = format!(
+            "small probes over TCP waited {:.0} ms in the same queue while UDP alone filled it",
+            wait * 1e3
+        );
+        let limited =
+            claim(Cause::RateLimit, 0.97, Parameters { kind: Some(kind.to_owned()), ..parameters(rate) })
+                .because(Evidence { says, ..Evidence::default() })
+                .rather_than(own, "TCP waits in the same queue");
+        let mut claims = vec![limited];
+        claims.extend((found.added >= BLOAT).then(|| bloat(case, direction, found)));
+        claims
+    };
+    let Some(tcp) = best else {
+        return match shares.filter(|_| found.is_sure) {
+            Some(wait) => by_queue(wait),
+            None => vec![claim(own, 0.6, parameters(found.rate))],
+        };
+    };
     let reached = |more: &str| Evidence {
         flows: vec![case.evidence.name(tcp.flow)],
         from_s: Some(tcp.from_s),
@@ -243,6 +264,9 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
     let taken = tcp.sustained <= MEETS * rate && found.is_sure;
     let taken = taken.then(|| takes_from_the_same(case, direction)).flatten();
     let probability = if (meets && tried) || taken.is_some() { 0.97 } else { 0.6 };
+    if let Some(wait) = shares.filter(|_| probability < CERTAIN && found.is_sure) {
+        return by_queue(wait);
+    }
     let mut limited =
         claim(Cause::RateLimit, probability, Parameters { kind: Some(kind.to_owned()), ..parameters(rate) })
             .because(reached(", and no more"))

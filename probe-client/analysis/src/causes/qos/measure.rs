@@ -47,6 +47,8 @@ pub(super) struct Measured<'s> {
     pub(super) burst: Option<f64>,
     /// Delay that nineteen of twenty packets above the limit do not exceed, seconds.
     pub(super) added: f64,
+    /// What half of the packets above the limit waited for at least, seconds.
+    pub(super) waited: f64,
     /// Packets lost in all.
     pub(super) lost: usize,
     /// The steps above it.
@@ -95,7 +97,8 @@ struct Plateau<'s> {
 fn plateau<'s>(steps: &[&'s Stretch]) -> Option<Plateau<'s>> {
     let lossy: Vec<(&'s Stretch, Through)> = above(steps);
     let middle = quantile(&mut lossy.iter().map(|(_, t)| t.arrived).collect::<Vec<_>>(), 0.5)?;
-    // A rate is told no better than by one packet of those that arrived.
+    // A rate is told no better than by a packet of those that arrived, or half of one where it had chances to be off either
+    // way.
     let flat = |ratio: f64, apart: f64, packet: f64| {
         let is_flat = |t: &Through| {
             let off = (t.arrived / middle).max(middle / t.arrived);
@@ -111,7 +114,7 @@ fn plateau<'s>(steps: &[&'s Stretch]) -> Option<Plateau<'s>> {
         let steps: Vec<&'s Stretch> = flat.iter().map(|(s, _)| *s).collect();
         (flat.len() >= 2 && high >= apart * low).then(|| (steps, bytes / time))
     };
-    let tight = flat(TIGHT.0, TIGHT.1, 0.0);
+    let tight = flat(TIGHT.0, TIGHT.1, 0.5);
     let is_tight = tight.is_some();
     let (steps, rate) = tight.or_else(|| flat(FLAT, APART, 1.0))?;
     Some(Plateau { steps, rate, is_tight })
@@ -145,8 +148,13 @@ fn depth(series: &[Packet], rate: f64) -> Option<f64> {
 
 /// Delay that nineteen of twenty arrivals of these steps do not exceed.
 fn late(steps: &[&Stretch]) -> f64 {
+    waits(steps, 0.95)
+}
+
+/// Delay that a share of the arrivals of these steps does not exceed.
+fn waits(steps: &[&Stretch], share: f64) -> f64 {
     let mut delays: Vec<f64> = steps.iter().flat_map(|s| s.packets.iter().filter_map(|p| p.delay)).collect();
-    quantile(&mut delays, 0.95).unwrap_or(0.0)
+    quantile(&mut delays, share).unwrap_or(0.0)
 }
 
 /// The limit that these steps, all of one size, show; none where they show none.
@@ -205,6 +213,7 @@ pub(super) fn measure<'s>(steps: &[&'s Stretch]) -> Option<Measured<'s>> {
         packets_per_second: rate / wire,
         burst,
         added,
+        waited: waits(&above, 0.5),
         lost: judged.lost,
         above,
         is_sure,
@@ -227,7 +236,8 @@ pub(super) fn shared<'s>(steps: &[&'s Stretch]) -> Option<Shared<'s>> {
     let got = fastest.1.arrived / slowest.1.arrived;
     let quiet: Vec<&Stretch> =
         steps.iter().copied().filter(|s| s.through(true).is_some_and(|t| t.lost == 0)).collect();
-    let added = late(&lossy.iter().map(|(s, _)| *s).collect::<Vec<_>>()) - late(&quiet);
+    let loaded: Vec<&Stretch> = lossy.iter().map(|(s, _)| *s).collect();
+    let added = late(&loaded) - late(&quiet);
     let grows = offered >= APART && got.ln() >= 0.5 * offered.ln();
     (!quiet.is_empty() && grows && added > QUEUE).then(|| Shared {
         loss: lossy.iter().map(|(_, t)| t.loss()).fold(0.0, f64::max),

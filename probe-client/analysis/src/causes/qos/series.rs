@@ -17,6 +17,10 @@ const TCP_OVERHEAD: f64 = 1.0 + 52.0 / 1448.0;
 /// The first part of a step, which a bucket's burst may still carry, as a share of it.
 const EARLY: f64 = 0.4;
 
+/// Delays within one bin of a few milliseconds that differ by more, nanoseconds, are not those of one queue: what is offered
+/// is at most some times what leaves it. Some of these packets went a longer way.
+const LONGER_WAY: i64 = 25_000_000;
+
 /// One step of UDP alone.
 #[derive(Clone, Debug)]
 pub(super) struct Stretch {
@@ -139,7 +143,10 @@ fn stretch(case: &Case<'_>, load: &Load, beside: f64) -> Option<Stretch> {
         let next = load.bins.get(n + 1).map(|b| case.evidence.seconds(b.at));
         let room = next.map_or(f64::INFINITY, |next| (next - at) / count.max(1) as f64);
         let ends_here = load.bins.get(n + 1).is_some_and(|b| b.lost == 0);
-        let delay = bin.delay.map(|d| (d.mean - least) as f64 / 1e9);
+        let delay = bin.delay.map(|d| {
+            let went_round = d.max - d.min > LONGER_WAY;
+            (if went_round { d.min } else { d.mean } - least) as f64 / 1e9
+        });
         for i in 0..count {
             // The first loss after none empties a bucket at the end of its bin; the last before none ends at its start.
             let is_lost = if !was_full {
