@@ -163,6 +163,11 @@ fn opening(flow: &FlowEvidence) -> (f64, f64) {
     handshake.map_or((2.0, 0.0), |h| (f64::from(h.packets), f64::from(h.bytes)))
 }
 
+/// Packets up until the last answer, those of the opening included.
+pub(super) fn passed(flow: &FlowEvidence, traffic: &Traffic) -> f64 {
+    opening(flow).0 + traffic.life.answered.map_or(0.0, |mark| mark.packets as f64)
+}
+
 /// Whether a flow ended in a silence that is no chance, by what became of its probes; somebody else must be known to have
 /// got through meanwhile.
 pub(super) fn fell_silent(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic) -> bool {

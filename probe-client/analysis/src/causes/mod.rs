@@ -135,6 +135,7 @@ pub static DETECTORS: &[Detector] = &[
     ),
     // Loss, order and duplicates.
     row(Cause::BadPathMember, loss::bad_path_member::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
+    row(Cause::Congestion, loss::congestion::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
     row(Cause::OneWayLoss, loss::one_way_loss::detect, &[Cause::LossyPath]),
     row(Cause::LossyPath, loss::lossy_path::detect, &[]),
     row(Cause::Reordering, loss::reordering::detect, &[]),
@@ -387,7 +388,8 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         .collect();
     let silenced: Vec<(Option<std::net::SocketAddr>, &[Cause])> = claims
         .iter()
-        .filter(|(_, claim)| claim.probability >= thresholds::CERTAIN)
+        // Loss with a period is no chance, whoever it is that drops.
+        .filter(|(_, claim)| claim.probability >= thresholds::CERTAIN || claim.cause == Cause::PeriodicDrop)
         .map(|(row, claim)| (claim.address, DETECTORS[*row].silences))
         .collect();
     claims.retain(|(_, claim)| {

@@ -153,6 +153,12 @@ impl Histogram {
         (self.count > 0).then_some(self.max)
     }
 
+    /// How many values do not exceed this one, to a bucket's width.
+    pub fn at_most(&self, value: u64) -> u64 {
+        let last = bucket_of(value);
+        self.buckets.iter().take_while(|(bucket, _)| *bucket <= last).map(|(_, n)| u64::from(n)).sum()
+    }
+
     /// The value of nearest rank: the smallest one that at least the share `q` (0 to 1) of all do not exceed.
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let rank = ((q.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).max(1);

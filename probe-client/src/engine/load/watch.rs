@@ -23,6 +23,8 @@ const RECOVERED: Duration = Duration::from_millis(60);
 /// What a whole step may lose before its rate is above a limit: a limit just below the highest rate shows no more.
 const WHOLE: f64 = 0.015;
 const WHOLE_PACKETS: f64 = 15.0;
+/// Acknowledgements come more often than this.
+const LATELY: Duration = Duration::from_millis(150);
 /// Of a flow that was held, what is known is that the limit lies between the step's rate and the half of it.
 const HELD_SHARE: f64 = 0.75;
 /// Packets wait so much longer than the first: the queue has to drain before the next step.
@@ -78,6 +80,33 @@ pub(super) struct Watch {
     lowest: i64,
     /// Since when, and what had arrived: the later part of the step.
     later: Option<(Timestamp, u64)>,
+    missing: Lately,
+}
+
+/// The least of a figure over the last tenths of a second: acknowledgements are sparse, and what was sent since the last
+/// one is not missing.
+#[derive(Clone, Copy, Debug)]
+struct Lately {
+    since: Timestamp,
+    now: f64,
+    before: f64,
+}
+
+impl Lately {
+    const fn new(since: Timestamp) -> Self {
+        Self { since, now: f64::INFINITY, before: f64::INFINITY }
+    }
+
+    fn note(&mut self, now: Timestamp, value: f64) {
+        if now.since(self.since) >= LATELY {
+            *self = Self { since: now, now: f64::INFINITY, before: self.now };
+        }
+        self.now = self.now.min(value);
+    }
+
+    fn least(&self) -> f64 {
+        self.now.min(self.before)
+    }
 }
 
 impl Watch {
@@ -93,6 +122,7 @@ impl Watch {
             recovered: None,
             lowest: i64::MAX,
             later: None,
+            missing: Lately::new(begun),
         }
     }
 
@@ -115,6 +145,7 @@ impl Watch {
         self.lowest = self.lowest.min(p.delay);
         let missing = p.sent - p.received as f64;
         let under_way = *self.under_way.get_or_insert(missing);
+        self.missing.note(now, missing);
         self.latest = Some((now, p));
         let allowed = (self.rate * MISSING).max(MISSING_PACKETS);
         if self.trouble.is_none() && missing - under_way > allowed {
@@ -153,7 +184,7 @@ impl Watch {
             return if self.trouble.is_some() { held } else { Shown::Free };
         };
         let Some((at, received)) = self.trouble else {
-            let lost = latest.sent - latest.received as f64 - self.under_way.unwrap_or(0.0);
+            let lost = self.missing.least() - self.under_way.unwrap_or(0.0);
             return match self.later.filter(|(at, _)| now.since(*at) >= MEASURED) {
                 Some((at, before)) if lost >= WHOLE_PACKETS && lost >= WHOLE * latest.sent => {
                     Shown::Limited((latest.received - before) as f64 / now.since(at).as_secs_f64())

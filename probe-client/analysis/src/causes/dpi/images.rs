@@ -11,7 +11,7 @@ use probe_protocol::wire::hello::Carrier;
 
 use crate::causes::lives::{self, Death, Lives, rounded};
 use crate::causes::{Case, Claim, thresholds};
-use crate::evidence::{FlowEvidence, HEAD};
+use crate::evidence::{FlowEvidence, HEAD, Traffic};
 use crate::observation::{FlowNo, Outcome};
 use crate::stats::hypothesis::fisher_at_least;
 use crate::summarise::reach::Place;
@@ -59,6 +59,10 @@ impl Image {
 
 /// Probes without an answer at a flow's end from which on it is taken for silent.
 const SILENT: u64 = 3;
+
+/// A flow that fell silent within so many packets of where others died was cut off as they were, where so many were.
+const ALIKE: f64 = 2.0;
+const DEAD_ALIKE: usize = 3;
 
 /// How one image fared at one address.
 #[derive(Clone, Debug, Default)]
@@ -124,6 +128,15 @@ pub(super) fn one_sided(case: &Case<'_>, deaths: &[&Death<'_>]) -> bool {
     })
 }
 
+/// Packets after which a flow was cut off that ended too soon to be called dead by itself: where others died early, and it
+/// fell silent at just their count.
+fn cut_short(lives: &Lives<'_>, flow: &FlowEvidence, traffic: &Traffic) -> Option<f64> {
+    let passed = lives::passed(flow, traffic);
+    let early = lives.dead.iter().map(|death| death.packets.low).filter(|low| *low <= HEAD as f64);
+    let alike = early.filter(|low| (low - passed).abs() <= ALIKE).count();
+    (traffic.life.trailing >= SILENT && alike >= DEAD_ALIKE).then_some(passed)
+}
+
 fn fared(case: &Case<'_>, lives: &Lives<'_>, place: &Place, image: Image) -> Fared {
     let mut fared = Fared::default();
     let early = |death: &&Death<'_>| death.packets.low <= HEAD as f64;
@@ -168,7 +181,8 @@ fn fared(case: &Case<'_>, lives: &Lives<'_>, place: &Place, image: Image) -> Far
                 .dead
                 .iter()
                 .find(|death| death.flow.plan.flow == flow.plan.flow)
-                .map(|death| death.packets.low),
+                .map(|death| death.packets.low)
+                .or_else(|| cut_short(lives, flow, traffic)),
         };
         match death {
             Some(after) if after <= HEAD as f64 => {

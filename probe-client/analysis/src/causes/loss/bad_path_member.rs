@@ -17,7 +17,6 @@ use crate::evidence::{FlowEvidence, Traffic};
 use crate::observation::{Outcome, Purpose};
 use crate::stats::hypothesis::binomial_at_least;
 use crate::stats::recurrence::chi_square_at_least;
-use crate::stats::timeline::Counts;
 
 /// Ports that must have been tried, and packets of each.
 const PORTS: usize = 16;
@@ -25,9 +24,10 @@ const PACKETS: u64 = 25;
 /// Chance at which one port is counted to the lossy ones, given the rate of the quieter half.
 const PORT_CHANCE: f64 = 1e-3;
 
-/// So many times what its moments explain a port must have lost. Where half of the ports are a bad member's, each of them
-/// loses twice as much as all do together.
+/// So many times what its moments explain a port must have lost.
 const BEYOND_TIME: f64 = 1.5;
+/// Share of a port's packets that must have been sent while quiet ports sent, too.
+const BESIDE: f64 = 0.5;
 
 /// Ports of one length of packets, fewer of which tell nothing of one another.
 const ALIKE: usize = 4;
@@ -41,8 +41,8 @@ struct Port {
     lost: u64,
     sent: u64,
     up: u64,
-    /// What it would have lost had it lost as all ports of that length together did in the same half-seconds.
-    by_time: f64,
+    /// By half-second: what it sent, and of that lost.
+    moments: Vec<(i64, u64, u64)>,
 }
 
 impl Port {
@@ -55,9 +55,17 @@ impl Port {
     }
 
     /// It lost more than the moments explain at which its packets were sent: a limit that is overrun at times hits whoever
-    /// sends then.
-    fn is_its_own(&self) -> bool {
-        self.lost as f64 > BEYOND_TIME * self.by_time
+    /// sends then, the quiet ports too.
+    fn is_its_own(&self, quiet: &BTreeMap<i64, (u64, u64)>) -> bool {
+        let (mut sent, mut lost, mut by_time) = (0, 0, 0.0);
+        for (moment, own_sent, own_lost) in &self.moments {
+            if let Some((all_lost, all_sent)) = quiet.get(moment).filter(|(_, sent)| *sent > 0) {
+                sent += own_sent;
+                lost += own_lost;
+                by_time += *own_sent as f64 * *all_lost as f64 / *all_sent as f64;
+            }
+        }
+        sent as f64 >= BESIDE * self.sent as f64 && lost as f64 > BEYOND_TIME * by_time
     }
 
     fn loss(&self) -> f64 {
@@ -87,13 +95,12 @@ fn is_compared(flow: &FlowEvidence, traffic: &Traffic) -> bool {
         && traffic.counts.sent >= PACKETS
 }
 
-/// What all ports lost of what they sent, by the length of their packets and by half-seconds.
-fn moments(case: &Case<'_>) -> BTreeMap<(u16, i64), Counts> {
-    let mut all: BTreeMap<(u16, i64), Counts> = BTreeMap::new();
-    for (flow, traffic) in case.flows.iter().filter(|(flow, traffic)| is_compared(flow, traffic)) {
-        for (at, counts) in traffic.timeline.blocks() {
-            all.entry((flow.plan.size, moment(case, at))).or_default().add(counts);
-        }
+/// What these ports lost of what they sent, by half-seconds.
+fn together(ports: &[&Port]) -> BTreeMap<i64, (u64, u64)> {
+    let mut all: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
+    for (moment, sent, lost) in ports.iter().flat_map(|port| &port.moments) {
+        let sum = all.entry(*moment).or_default();
+        *sum = (sum.0 + lost, sum.1 + sent);
     }
     all
 }
@@ -103,7 +110,6 @@ fn moment(case: &Case<'_>, at: Timestamp) -> i64 {
 }
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    let moments = moments(case);
     let ports: Vec<Port> = case
         .flows
         .iter()
@@ -124,7 +130,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 lost: 0,
                 sent: 0,
                 up: 0,
-                by_time: 0.0,
+                moments: Vec::new(),
             };
             for (n, (at, counts)) in blocks.iter().enumerate() {
                 // What all suffer at once is no port's.
@@ -138,9 +144,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 port.lost += counts.lost();
                 port.sent += counts.sent;
                 port.up += counts.lost_up;
-                if let Some(all) = moments.get(&(flow.plan.size, moment(case, *at))) {
-                    port.by_time += counts.sent as f64 * all.lost() as f64 / all.sent.max(1) as f64;
-                }
+                port.moments.push((moment(case, *at), counts.sent, counts.lost()));
             }
             port
         })
@@ -287,6 +291,7 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
     }
     let (mut square, mut freedom) = (0.0, 0);
     let (mut lossy, mut clean): (Vec<&Port>, Vec<&Port>) = (Vec::new(), Vec::new());
+    let mut untold = 0;
     for group in groups {
         let (bad, blocks) = group.iter().fold((0, 0), |(b, n), port| (b + port.bad(), n + port.blocks()));
         let rate = bad as f64 / blocks.max(1) as f64;
@@ -298,10 +303,14 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
             square += group.iter().map(|port| port.square(rate)).sum::<f64>();
         }
         let base = quiet(group).max(0.02);
-        let (high, low): (Vec<&Port>, Vec<&Port>) = group.iter().partition(|port| {
-            binomial_at_least(port.lost, port.sent, base) < PORT_CHANCE && port.is_its_own()
-        });
-        lossy.extend(high);
+        let (high, low): (Vec<&Port>, Vec<&Port>) =
+            group.iter().partition(|port| binomial_at_least(port.lost, port.sent, base) < PORT_CHANCE);
+        let beside = together(&low);
+        let (own, shared): (Vec<&Port>, Vec<&Port>) =
+            high.into_iter().partition(|port| port.is_its_own(&beside));
+        lossy.extend(own);
+        // What lost as all did at its moments tells nothing of its port.
+        untold += shared.len();
         clean.extend(low);
     }
     if lossy.is_empty() {
@@ -318,6 +327,7 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
     let apart = lossy_ratio > 5.0 * clean_ratio.max(thresholds::BENIGN_LOSS);
     if p > thresholds::PORTS_DIFFER
         || lossy.len() < 2
+        || untold > lossy.len()
         || clean.len() * 4 < ports.len()
         || constant * 10 < lossy.len() * 8
         || !apart

@@ -1,6 +1,7 @@
 //! Loss, order and duplicates without anybody's intent.
 
 pub(super) mod bad_path_member;
+pub(super) mod congestion;
 pub(super) mod duplication;
 pub(super) mod lossy_path;
 pub(super) mod one_way_loss;
@@ -28,6 +29,8 @@ struct Losses {
     down: Side,
     /// Probability that chance alone tells the directions apart as clearly.
     symmetric: f64,
+    /// How many times more the way up loses than the way down, of what each flow sent in each half-second.
+    up_over_down: f64,
     /// First and last second of the run in which a probe was sent.
     window_s: (f64, f64),
 }
@@ -76,6 +79,7 @@ impl Losses {
         let mut timeline = Timeline::new(case.evidence.start());
         let mut flows = Vec::new();
         let (mut up, mut down) = (Vec::new(), Vec::new());
+        let mut strata = Strata::default();
         for (flow, traffic) in case.flows.iter().filter(|(flow, traffic)| tells_of_the_path(flow, traffic)) {
             flows.push(flow.plan.name.clone());
             let mut own = Counts::default();
@@ -91,21 +95,21 @@ impl Losses {
                 }
                 timeline.add(at, &counts);
                 own.add(&counts);
+                // Where nobody got through for a moment, nothing tells which way was dead.
+                if !is_dead(case, from, to) {
+                    strata.add(at, &counts);
+                }
             }
             up.push((own.lost_up, own.sent));
             down.push((own.lost_down, own.received + own.lost_down));
         }
         let mut counts = Counts::default();
-        let (mut up_blocks, mut down_blocks, mut differences) = (0, 0, Vec::new());
+        let (mut up_blocks, mut down_blocks) = (0, 0);
         let mut window: Option<(Timestamp, Timestamp)> = None;
         for (at, block) in timeline.blocks().filter(|(_, block)| block.sent > 0) {
             counts.add(block);
             up_blocks += usize::from(block.lost_up > 0);
             down_blocks += usize::from(block.lost_down > 0);
-            // Of what was sent down as many may be lost as of what was sent up: a packet that was lost on the way up has
-            // no reply to lose.
-            let answered = block.received + block.lost_down;
-            differences.push((block.lost_up * answered) as i64 - (block.lost_down * block.sent) as i64);
             window = Some((window.map_or(at, |(from, _)| from), at + timeline.block_length()));
         }
         let (from, to) = window?;
@@ -114,21 +118,79 @@ impl Losses {
             up: Side::new(&up, up_blocks),
             down: Side::new(&down, down_blocks),
             counts,
-            symmetric: sign_flip(&differences),
+            symmetric: sign_flip(&strata.differences()),
+            up_over_down: strata.ratio(),
             window_s: (case.evidence.seconds(from), case.evidence.seconds(to)),
         })
     }
 
     /// The direction that loses clearly more, where one is lossy and chance is ruled out.
     fn one_sided(&self) -> Option<Direction> {
-        let (direction, worse, better) = if self.up.ratio() > self.down.ratio() {
-            (Direction::Up, &self.up, &self.down)
+        let (direction, worse) = if self.up.ratio() > self.down.ratio() {
+            (Direction::Up, &self.up)
         } else {
-            (Direction::Down, &self.down, &self.up)
+            (Direction::Down, &self.down)
         };
-        let clearly = worse.ratio() >= thresholds::CLEARLY_MORE * better.ratio();
+        let more = if direction == Direction::Up { self.up_over_down } else { 1.0 / self.up_over_down };
+        let clearly = more >= thresholds::CLEARLY_MORE;
         (worse.is_lossy() && clearly && self.symmetric < thresholds::WRONG_SIDE).then_some(direction)
     }
+}
+
+/// Both directions compared within each flow and each half-second, and only then put together (Mantel and Haenszel): where
+/// some flows or moments lose much both ways, all together lose more on the way up, since a packet that was lost there has
+/// no reply to lose.
+#[derive(Default)]
+struct Strata {
+    /// By the moment at which a block begins, nanoseconds: what was lost up beyond what was lost down.
+    differences: std::collections::BTreeMap<u64, f64>,
+    /// Weighted losses, up and down.
+    sums: (f64, f64),
+}
+
+impl Strata {
+    fn add(&mut self, at: Timestamp, counts: &Counts) {
+        let (sent, answered) = (counts.sent as f64, (counts.received + counts.lost_down) as f64);
+        if answered <= 0.0 {
+            return;
+        }
+        let up = counts.lost_up as f64 * answered / (sent + answered);
+        let down = counts.lost_down as f64 * sent / (sent + answered);
+        self.sums = (self.sums.0 + up, self.sums.1 + down);
+        *self.differences.entry(at.as_nanos() / BLOCK_NS).or_default() += up - down;
+    }
+
+    /// In thousandths of a packet.
+    fn differences(&self) -> Vec<i64> {
+        self.differences.values().map(|d| (d * 1e3).round() as i64).collect()
+    }
+
+    fn ratio(&self) -> f64 {
+        match self.sums {
+            (up, down) if up > 0.0 || down > 0.0 => up / down,
+            _ => 1.0,
+        }
+    }
+}
+
+/// Length of a block at first, nanoseconds.
+const BLOCK_NS: u64 = 500_000_000;
+/// Datagrams of a moment that were all lost: at half of them lost, chance does that once in five hundred times.
+const DEAD: u32 = 9;
+
+/// Whether nobody got a datagram through at some moment between two, seconds after the run's start.
+fn is_dead(case: &Case<'_>, from_s: f64, to_s: f64) -> bool {
+    let pulse = &case.evidence.datagrams;
+    let bin = pulse.length().as_secs_f64();
+    let bins = ((to_s - from_s) / bin).ceil() as u32;
+    let (mut lost, mut worst) = (0u32, 0u32);
+    for n in 0..=bins {
+        let at = from_s + bin * f64::from(n);
+        let of = pulse.within(at, at + bin);
+        lost = if of.received == 0 { lost + u32::from(of.sent) } else { 0 };
+        worst = worst.max(lost);
+    }
+    worst >= DEAD
 }
 
 /// Flows of plain datagrams at a steady rate, those of a fan too: where one port of it has a path of its own, that is

@@ -172,7 +172,16 @@ pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
             let beside = quantile(&mut delays(udp), 0.5);
             beside.zip(alone).is_some_and(|(beside, alone)| beside >= alone + tcp + WAITS)
         };
-        if !is_alone_fine || udp_sent > OWED * whole || !(is_starved || is_waiting()) {
+        // A flow that is dead is starved by nobody.
+        let is_alive = || {
+            case.evidence
+                .loads
+                .steps()
+                .iter()
+                .filter(|l| l.flow == udp.flow && l.up == up)
+                .any(|l| l.to > udp.from && l.bins.iter().any(|b| b.at >= udp.from && b.lost < b.packets))
+        };
+        if !is_alone_fine || udp_sent > OWED * whole || !is_alive() || !(is_starved || is_waiting()) {
             continue;
         }
         let Some(limit) = quantile(&mut of_tcp, 0.9).filter(|q| q.is_finite()).map(|q| q + LATE) else {

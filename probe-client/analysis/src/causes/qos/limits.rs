@@ -28,6 +28,8 @@ const OFFERED: f64 = 1.25;
 const BLOAT: f64 = 0.1;
 /// Small packets at so many of the limit's packets a second, and at most so many of its bits, tell which it counts.
 const CROSS: (f64, f64) = (1.2, 0.9);
+/// Packets a second that get through, whatever their size, over those of the limit.
+const HOLDS: (f64, f64) = (0.75, 1.3);
 /// Loss of those from which the limit is of packets, and up to which it is of bytes.
 const CROSSED: (f64, f64) = (0.05, 0.01);
 
@@ -142,8 +144,13 @@ fn flood(case: &Case<'_>, direction: Direction, found: &Measured<'_>, all: &[Str
     let rate = measure::packets_per_second(all, found).map_or(found.packets_per_second, |fit| fit);
     let sent = found.above.first().and_then(|s| s.through(false)).map_or(1.0, |t| t.sent_packets);
     let rate = rate * (1.0 + beside / sent.max(1.0));
-    // No rate was found that explains what got through: something counts, and what it counts is not told.
-    if rate.is_nan() || rate < 1.0 {
+    // As many packets a second of every size, or something counts, and what it counts is not told.
+    let holds = |t: &series::Through| {
+        let arrived = t.sent_packets * (1.0 - t.loss());
+        t.loss() < CROSSED.0 || (HOLDS.0..=HOLDS.1).contains(&(arrived / rate))
+    };
+    let told = all.iter().filter_map(|s| s.through(false)).filter(|t| t.sent_packets > CROSS.0 * rate);
+    if rate.is_nan() || rate < 1.0 || !told.into_iter().all(|t| holds(&t)) {
         return vec![undecided(case, direction, found)];
     }
     let says = format!(

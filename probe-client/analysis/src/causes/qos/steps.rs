@@ -54,13 +54,64 @@ pub(in crate::causes) fn steps(case: &Case<'_>, direction: Direction) -> Vec<Ste
     list
 }
 
-fn step(case: &Case<'_>, load: &Load) -> Option<Step> {
+/// Shortest slice of a rehearsal, seconds, and how many there are at most.
+const SLICE: (f64, f64) = (2.0, 600.0);
+
+/// A rehearsal's flow in slices of equal length, however it was told. The last one, which may be cut short, is left out.
+pub(in crate::causes) fn slices(case: &Case<'_>, direction: Direction, flow: FlowNo) -> Vec<Step> {
+    let up = direction == Direction::Up;
+    let is_own = |l: &&Load| l.flow == flow && l.up == up && l.experiment == LoadExperiment::Rehearsal;
+    let mut loads: Vec<&Load> = case.evidence.loads.steps().iter().filter(is_own).collect();
+    loads.sort_by_key(|l| l.from);
+    let (Some(first), Some(last)) = (loads.first(), loads.last()) else { return Vec::new() };
+    let begins = case.evidence.seconds(first.from);
+    let length = ((case.evidence.seconds(last.to) - begins) / SLICE.1).max(SLICE.0);
+    let header = header(case, first);
+    let mut found: Vec<(Step, f64, f64)> = Vec::new();
+    for bin in loads.iter().flat_map(|l| &l.bins) {
+        let at = case.evidence.seconds(bin.at);
+        let number = ((at - begins) / length).floor().max(0.0);
+        let from_s = begins + number * length;
+        if found.last().is_none_or(|(step, ..)| step.from_s < from_s) {
+            let step = Step {
+                flow,
+                experiment: LoadExperiment::Rehearsal,
+                from_s,
+                to_s: from_s + length,
+                carrier: first.carrier,
+                size: first.size,
+                sent_bps: 0.0,
+                arrived_bps: 0.0,
+                delay: None,
+            };
+            found.push((step, 0.0, 0.0));
+        }
+        let Some((step, delays, seen)) = found.last_mut() else { continue };
+        let bits = |bytes: u64, packets: u32| (bytes + u64::from(packets) * header) as f64 * 8.0 / length;
+        step.sent_bps += bits(bin.bytes, bin.packets);
+        step.arrived_bps +=
+            bits(bin.bytes.saturating_sub(bin.lost_bytes), bin.packets.saturating_sub(bin.lost));
+        if let Some(delay) = bin.delay {
+            (*delays, *seen) = (*delays + delay.mean as f64 / 1e9, *seen + 1.0);
+            let least = step.delay.map_or(f64::INFINITY, |d| d.0).min(delay.min as f64 / 1e9);
+            step.delay = Some((least, *delays / *seen));
+        }
+    }
+    found.pop();
+    found.into_iter().map(|(step, ..)| step).collect()
+}
+
+fn header(case: &Case<'_>, load: &Load) -> u64 {
     let is_v6 = case.evidence.flows.get(&load.flow).is_some_and(|f| f.plan.to.is_ipv6());
-    let header = match load.carrier {
+    match load.carrier {
         Carrier::Udp if is_v6 => HEADERS.1,
         Carrier::Udp => HEADERS.0,
         Carrier::Tcp | Carrier::Tls | Carrier::Quic | Carrier::QuicInverse => 0,
-    };
+    }
+}
+
+fn step(case: &Case<'_>, load: &Load) -> Option<Step> {
+    let header = header(case, load);
     let (first, last) = (load.bins.first()?, load.bins.last()?);
     let length = load.to.max(last.at).since(first.at).as_secs_f64();
     if length < SHORTEST {

@@ -463,11 +463,11 @@ fn an_end_s_own_ceiling_is_not_the_path_s() {
     }
 }
 
-/// An hour in steps of ten seconds, throttled after a third of it.
+/// A minute in steps of a second, throttled after a third of it.
 fn rehearsal(fresh: Option<f64>) -> Analysis {
     let mut check = Check::new(Path::default());
     let step = |check: &mut Check, flow, experiment, n: u32, rate: f64| {
-        let from = check.run.at(1.0 + f64::from(n) * 1.5);
+        let from = check.run.at(1.0 + f64::from(n));
         let bin = |m: u32| {
             let packets = 50u32;
             let lost = (f64::from(packets) * (1.0 - rate / 49e6).max(0.0)) as u32;
@@ -513,7 +513,7 @@ fn a_rehearsal_that_is_slowed_while_a_fresh_flow_is_fast_was_throttled() {
     let p = &analysis.findings[0].parameters;
     // Whole packets: eleven of fifty arrive every ten milliseconds.
     assert!((p.rate_bps.unwrap() as f64 / (11.0 * 1228.0 * 8.0 * 100.0) - 1.0).abs() < 0.01, "{p:?}");
-    assert!((p.age_s.unwrap() - 30.0).abs() < 1.6, "{p:?}");
+    assert!((p.age_s.unwrap() - 20.0).abs() < 1.1, "{p:?}");
     // A path that is slow for everybody throttles nobody.
     assert_eq!(causes(&rehearsal(Some(10e6))), [Cause::Unexplained]);
     assert_eq!(causes(&rehearsal(None)), [Cause::Unexplained]);

@@ -10,14 +10,17 @@ use super::series::Stretch;
 use super::steps::{self, Step};
 use crate::causes::thresholds::FALSE_ALARM;
 use crate::causes::{Case, Claim};
-use crate::observation::{FlowNo, Load, LoadBin, LoadExperiment, Purpose};
+use crate::evidence::FlowEvidence;
+use crate::observation::{FlowNo, Load, LoadBin, LoadExperiment, Outcome, Purpose};
 use crate::rate::quantile;
 use crate::stats::hypothesis::fisher_at_least;
 
 /// After the change at most this share of the rate before it arrives.
 const SLOWED: f64 = 0.8;
-/// Steps of a rehearsal on either side of the change.
+/// Slices of a rehearsal on either side of the change.
 const EITHER_SIDE: usize = 3;
+/// An opening that went on for so long, seconds, has asked many times.
+const TRIED_S: f64 = 5.0;
 /// A fresh flow must get this many times the throttled rate.
 const FRESH_BEATS: f64 = 1.2;
 
@@ -31,14 +34,8 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         let flows: std::collections::BTreeSet<FlowNo> =
             all.iter().filter(|s| s.experiment == LoadExperiment::Rehearsal).map(|s| s.flow).collect();
         for flow in flows {
-            let own: Vec<&Step> = all
-                .iter()
-                .filter(|s| s.flow == flow && s.experiment == LoadExperiment::Rehearsal)
-                .filter(|s| !shares(s, &all))
-                .collect();
-            // The last one may be cut short.
-            let longest = own.iter().map(|s| s.to_s - s.from_s).fold(0.0, f64::max);
-            let own: Vec<&Step> = own.into_iter().filter(|s| s.to_s - s.from_s >= 0.5 * longest).collect();
+            let slices = steps::slices(case, direction, flow);
+            let own: Vec<&Step> = slices.iter().filter(|s| !shares(s, &all)).collect();
             claims.extend(slowed(case, direction, &all, &own));
         }
     }
@@ -178,12 +175,10 @@ fn slow<'s>(case: &Case<'_>, own: &[&'s Step]) -> Option<Slow<'s>> {
 fn moment(case: &Case<'_>, before: &Step, after: &Step) -> f64 {
     const BINS: usize = 10;
     let share = (1.0 - after.arrived_bps / after.sent_bps.max(1.0)) * 0.7;
-    let fits = |l: &&Load| {
-        l.flow == before.flow
-            && l.experiment == LoadExperiment::Rehearsal
-            && (before.from_s..after.to_s).contains(&case.evidence.seconds(l.from))
-    };
-    let bins: Vec<&LoadBin> = case.evidence.loads.steps().iter().filter(fits).flat_map(|l| &l.bins).collect();
+    let fits = |l: &&Load| l.flow == before.flow && l.experiment == LoadExperiment::Rehearsal;
+    let within = |bin: &&LoadBin| (before.from_s..after.to_s).contains(&case.evidence.seconds(bin.at));
+    let loads = case.evidence.loads.steps().iter().filter(fits);
+    let bins: Vec<&LoadBin> = loads.flat_map(|l| &l.bins).filter(within).collect();
     let misses = |bins: &[&LoadBin]| {
         let (sent, lost) = bins
             .iter()
@@ -202,8 +197,9 @@ const QUEUED: f64 = 0.005;
 /// Whether other flows of datagrams, which send little beside the transfer, lose clearly more since a moment: what slows it
 /// is no state of its own.
 fn others_lose(case: &Case<'_>, direction: Direction, moment: f64) -> Option<Evidence> {
-    let beside = |flow: &crate::evidence::FlowEvidence| {
-        flow.plan.carrier == Carrier::Udp && matches!(flow.plan.purpose, Purpose::Loaded | Purpose::Steady)
+    let beside = |flow: &FlowEvidence| {
+        matches!(flow.plan.carrier, Carrier::Udp | Carrier::Quic)
+            && matches!(flow.plan.purpose, Purpose::Loaded | Purpose::Steady)
     };
     let (mut before, mut since) = ((0u64, 0u64), (0u64, 0u64));
     let mut flows = Vec::new();
@@ -225,6 +221,33 @@ fn others_lose(case: &Case<'_>, direction: Direction, moment: f64) -> Option<Evi
         ),
         test: Some("Fisher's exact test".to_owned()),
         p: Some(p),
+        ..Evidence::default()
+    })
+}
+
+/// A fresh flow that asked to be opened again and again and was not: what slows the old one slows it from its first packet
+/// on, since the path was open to all before.
+fn shut_out(case: &Case<'_>, moment: f64) -> Option<Evidence> {
+    let never = |flow: &&FlowEvidence| {
+        flow.plan.carrier == Carrier::Udp
+            && flow.plan.purpose == Purpose::Bulk
+            && flow.opened.is_none()
+            && case.evidence.seconds(flow.plan.at) >= moment
+    };
+    let tried = |flow: &FlowEvidence| -> f64 {
+        let silent = flow.attempts.iter().filter(|a| matches!(a.outcome, Outcome::Silent { .. }));
+        silent.map(|a| a.to.since(a.from).as_secs_f64()).sum()
+    };
+    let flow = case
+        .flows
+        .iter()
+        .map(|(flow, _)| *flow)
+        .filter(never)
+        .max_by(|a, b| tried(a).total_cmp(&tried(b)))?;
+    (tried(flow) >= TRIED_S).then(|| Evidence {
+        flows: vec![flow.plan.name.clone()],
+        from_s: Some(case.evidence.seconds(flow.plan.at)),
+        says: format!("a fresh flow asked to be opened for {:.0} s, and was not answered", tried(flow)),
         ..Evidence::default()
     })
 }
@@ -257,7 +280,11 @@ fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) ->
     let is_steady = slow.slices.len() >= EITHER_SIDE && spread <= STEADY * slow.after;
     let is_shaper = slow.added >= QUEUED;
     // A fresh flow that does not even open tells nothing by itself.
-    let others = if fresh.is_none() { others_lose(case, direction, slow.moment) } else { None };
+    let others = if fresh.is_none() {
+        others_lose(case, direction, slow.moment).or_else(|| shut_out(case, slow.moment))
+    } else {
+        None
+    };
     let is_shared = fresh.is_some() || others.is_some();
     let (cause, probability) = if is_fast(fresh) {
         (Cause::FlowThrottled, 0.97)
@@ -293,7 +320,7 @@ fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) ->
     let rejected = match others {
         Some(says) => {
             claim = claim.because(says);
-            "other flows suffer from it, too"
+            "what slows it is not this flow's alone"
         }
         None => "a fresh flow is as slow at the same time",
     };

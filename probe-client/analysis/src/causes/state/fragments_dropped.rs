@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
+use probe_protocol::wire::dress::Dress;
 use probe_protocol::wire::hello::Carrier;
 
 use super::mtu_black_hole;
@@ -24,11 +25,12 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     // Where large packets vanish, a fragment that fills the sender's own MTU does, too.
     let told = |up: bool| mtu_black_hole::holes(case).iter().all(|(search, ..)| search.up != up);
     let (up, down) = (way(true), way(false));
-    // Whole datagrams at the same time, of the length that loses most: what has little room left drops long ones first.
+    // Whole datagrams of the same look at the same time, of the length that loses most: what has little room left drops long ones first.
     let mut lengths: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
     for (flow, traffic) in case.flows.iter().filter(|(flow, traffic)| {
         // What a dead flow loses is its death's.
         flow.plan.carrier == Carrier::Udp
+            && flow.plan.dress == Dress::Random
             && matches!(flow.plan.purpose, Purpose::Steady | Purpose::Old | Purpose::Crossed)
             && traffic.life.trailing < thresholds::DEATH_PACKETS
     }) {
