@@ -51,10 +51,11 @@ const SINGLE: [(&str, Kind); 16] = [
 ];
 
 /// Which of two hides the other, and why: nobody could name both.
-const HIDDEN: [(&str, &str); 7] = [
+const HIDDEN: [(&str, &str); 8] = [
     // Without TCP there is no TLS, and no control beside UDP's rate.
     ("tcp-filtered", "tls-blocked"),
     ("tcp-filtered", "udp-policer"),
+    ("tcp-filtered", "bufferbloat"),
     // TCP hangs in the black hole, and is no control beside UDP's rate either.
     ("mtu-black-hole", "udp-policer"),
     ("mtu-black-hole", "bufferbloat"),

@@ -104,12 +104,16 @@ impl Losses {
             down.push((own.lost_down, own.received + own.lost_down));
         }
         let mut counts = Counts::default();
-        let (mut up_blocks, mut down_blocks) = (0, 0);
+        let (mut up_blocks, mut down_blocks, mut differences) = (0, 0, Vec::new());
         let mut window: Option<(Timestamp, Timestamp)> = None;
         for (at, block) in timeline.blocks().filter(|(_, block)| block.sent > 0) {
             counts.add(block);
             up_blocks += usize::from(block.lost_up > 0);
             down_blocks += usize::from(block.lost_down > 0);
+            // Of what was sent down as many may be lost as of what was sent up: a packet that was lost on the way up has
+            // no reply to lose.
+            let answered = block.received + block.lost_down;
+            differences.push((block.lost_up * answered) as i64 - (block.lost_down * block.sent) as i64);
             window = Some((window.map_or(at, |(from, _)| from), at + timeline.block_length()));
         }
         let (from, to) = window?;
@@ -118,7 +122,7 @@ impl Losses {
             up: Side::new(&up, up_blocks),
             down: Side::new(&down, down_blocks),
             counts,
-            symmetric: sign_flip(&strata.differences()),
+            symmetric: sign_flip(&differences).max(sign_flip(&strata.differences())),
             up_over_down: strata.ratio(),
             window_s: (case.evidence.seconds(from), case.evidence.seconds(to)),
         })
@@ -131,7 +135,14 @@ impl Losses {
         } else {
             (Direction::Down, &self.down)
         };
-        let more = if direction == Direction::Up { self.up_over_down } else { 1.0 / self.up_over_down };
+        // All together are misled where flows or moments differ, and strata where a burst takes one way at a time: both must
+        // say so.
+        let all = self.up.ratio() / self.down.ratio().max(f64::MIN_POSITIVE);
+        let more = if direction == Direction::Up {
+            self.up_over_down.min(all)
+        } else {
+            (1.0 / self.up_over_down).min(1.0 / all)
+        };
         let clearly = more >= thresholds::CLEARLY_MORE;
         (worse.is_lossy() && clearly && self.symmetric < thresholds::WRONG_SIDE).then_some(direction)
     }

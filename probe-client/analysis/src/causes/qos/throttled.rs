@@ -276,8 +276,10 @@ fn slowed(case: &Case<'_>, direction: Direction, all: &[Step], own: &[&Step]) ->
     };
     let (fresh, tcp) = (best(true), best(false));
     let is_fast = |bps: Option<f64>| bps.is_some_and(|b| b >= FRESH_BEATS * slow.after);
-    let spread = middle(&slow.slices, 0.9)? - middle(&slow.slices, 0.1)?;
-    let is_steady = slow.slices.len() >= EITHER_SIDE && spread <= STEADY * slow.after;
+    // The first slice may hold what a bucket had in store.
+    let later = slow.slices.get(1..).unwrap_or_default();
+    let spread = middle(later, 0.9)? - middle(later, 0.1)?;
+    let is_steady = later.len() >= EITHER_SIDE && spread <= STEADY * slow.after;
     let is_shaper = slow.added >= QUEUED;
     // A fresh flow that does not even open tells nothing by itself.
     let others = if fresh.is_none() {
