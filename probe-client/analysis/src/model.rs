@@ -187,12 +187,16 @@ pub struct LoadedDelay {
     pub flow: String,
     /// Without load.
     pub idle_us: Option<Quantiles>,
-    /// With load.
+    /// While the load was at half of its highest rate or more.
     pub loaded_us: Option<Quantiles>,
     /// By how much the median grew.
     pub added_delay_ms: f64,
     /// Share of its probes that went unanswered under load.
     pub loss_ratio: Option<f64>,
+    /// Responsiveness under load: round trips per minute, from the mean of the quicker 95 % of the loaded round trips, as
+    /// draft-ietf-ippm-responsiveness trims it. They are made on connections that were open before, beside the load's own;
+    /// the load fills the line only where a limit was found.
+    pub round_trips_per_minute: Option<f64>,
 }
 
 /// The outcome in one sentence.

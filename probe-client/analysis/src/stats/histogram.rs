@@ -159,6 +159,18 @@ impl Histogram {
         self.buckets.iter().take_while(|(bucket, _)| *bucket <= last).map(|(_, n)| u64::from(n)).sum()
     }
 
+    /// The mean of the lowest share `q` (0 to 1) of the values, to a bucket's width; none where that is none of them.
+    pub fn trimmed_mean(&self, q: f64) -> Option<f64> {
+        let keep = (q.clamp(0.0, 1.0) * self.count as f64).round() as u64;
+        let (mut left, mut sum) = (keep, 0.0);
+        for (bucket, n) in self.buckets.iter() {
+            let taken = u64::from(n).min(left);
+            sum += taken as f64 * value_of(bucket).clamp(self.min, self.max) as f64;
+            left -= taken;
+        }
+        (keep > left).then(|| sum / (keep - left) as f64)
+    }
+
     /// The value of nearest rank: the smallest one that at least the share `q` (0 to 1) of all do not exceed.
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let rank = ((q.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).max(1);
@@ -191,6 +203,18 @@ mod tests {
             prop_assert!(got.abs_diff(exact) <= exact / 256, "{} for {}", got, exact);
             prop_assert_eq!(histogram.min(), values.first().copied());
             prop_assert_eq!(histogram.max(), values.last().copied());
+        }
+
+        #[test]
+        fn the_trimmed_mean_leaves_out_the_slowest(values in proptest::collection::vec(1u64..1_000_000, 20..200)) {
+            let mut histogram = Histogram::default();
+            values.iter().for_each(|v| histogram.add(*v));
+            let mut sorted = values;
+            sorted.sort_unstable();
+            let keep = (0.95 * sorted.len() as f64).round() as usize;
+            let exact = sorted[..keep].iter().sum::<u64>() as f64 / keep as f64;
+            let got = histogram.trimmed_mean(0.95).unwrap();
+            prop_assert!((got - exact).abs() <= exact / 256.0 + 1.0, "{} for {}", got, exact);
         }
 
         #[test]

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use probe_protocol::finding::Direction;
+use probe_protocol::time::Timestamp;
 
 use crate::causes::Case;
-use crate::evidence::Traffic;
 use crate::model::{LoadedDelay, Quantiles, Slowed, TransferSlice, TransferSummary};
 use crate::observation::{Load, LoadBin, LoadExperiment, Purpose};
+use crate::stats::histogram::Histogram;
 
 /// Slices that are told of one direction; more are joined.
 const MAX_SLICES: usize = 360;
@@ -138,9 +139,24 @@ fn stretches(windows: &[Window], target_bps: u64) -> Vec<Slowed> {
     found
 }
 
+/// Steps that offer at least this share of the most that any of their direction did make a line work.
+const BUSY: f64 = 0.5;
+/// Quicker share of the round trips that responsiveness is told from.
+const TRIMMED: f64 = 0.95;
+
+/// When the load made the line work.
+fn busy(case: &Case<'_>) -> Vec<(Timestamp, Timestamp)> {
+    let steps = case.evidence.loads.steps();
+    let most = |up: bool| steps.iter().filter(|l| l.up == up).map(|l| l.offered_bps).max().unwrap_or(0);
+    let most = [most(false), most(true)];
+    let works = |l: &&Load| l.offered_bps as f64 >= BUSY * most[usize::from(l.up)] as f64;
+    steps.iter().filter(works).map(|l| (l.from, l.to)).collect()
+}
+
 /// Round trips of each class without load and with it.
 pub(super) fn loaded_delays(case: &Case<'_>) -> Vec<LoadedDelay> {
     let mut found = Vec::new();
+    let busy = busy(case);
     for (flow, loaded) in case.flows.iter().filter(|(f, _)| f.plan.purpose == Purpose::Loaded) {
         let plan = &flow.plan;
         let idle = case.flows.iter().find(|(f, _)| {
@@ -148,20 +164,28 @@ pub(super) fn loaded_delays(case: &Case<'_>) -> Vec<LoadedDelay> {
                 && (f.plan.carrier, f.plan.dress, f.plan.to) == (plan.carrier, plan.dress, plan.to)
         });
         let Some((_, idle)) = idle else { continue };
+        let mut working = Histogram::default();
+        for probe in case.evidence.loads.beside().iter().filter(|b| b.flow == plan.flow) {
+            let is_busy = busy.iter().any(|(from, to)| (*from..=*to).contains(&probe.sent));
+            if let Some(took) = probe.took.filter(|_| is_busy) {
+                working.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            }
+        }
         // A flow that followed another of its kind adds nothing.
-        let median = |t: &Traffic| t.app.quantile(0.5).map(|ns| ns as f64 / 1e6);
-        let (Some(before), Some(during)) = (median(idle), median(loaded)) else { continue };
+        let median = |h: &Histogram| h.quantile(0.5).map(|ns| ns as f64 / 1e6);
+        let (Some(before), Some(during)) = (median(&idle.app), median(&working)) else { continue };
         let counts = &loaded.counts;
         found.push(LoadedDelay {
             flow: plan.name.clone(),
             idle_us: Quantiles::of(&idle.app),
-            loaded_us: Quantiles::of(&loaded.app),
+            loaded_us: Quantiles::of(&working),
             added_delay_ms: round(during - before),
             loss_ratio: if counts.sent == 0 {
                 None
             } else {
                 Some(1.0 - counts.received as f64 / counts.sent as f64)
             },
+            round_trips_per_minute: working.trimmed_mean(TRIMMED).map(|ns| (60e9 / ns.max(1.0)).round()),
         });
     }
     found

@@ -162,6 +162,10 @@ fn transfer(report: &Report, page: &mut Page) {
         } else {
             format!("{added:+.1} ms at the median")
         };
+        let says = match class.round_trips_per_minute {
+            Some(rpm) => format!("{says}; {} round trips a minute", numbers::count(rpm as u64)),
+            None => says,
+        };
         page.row(name, &says);
     }
 }
