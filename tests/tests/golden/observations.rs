@@ -67,12 +67,12 @@ impl Seen {
             }
             Observation::Load(o) => self.load(o),
             Observation::Watch(_) => {
-                *self.counts.entry("seconds of watching beside the path").or_default() += 1
+                *self.counts.entry("seconds of watching beside the path").or_default() += 1;
             }
             Observation::Missed(o) => *self.counts.entry("probes that were not sent").or_default() += o.count,
             Observation::Tcp(_) => *self.counts.entry("looks at TCP_INFO").or_default() += 1,
             Observation::Arrivals(_) => {
-                *self.counts.entry("counts of openings that arrived").or_default() += 1
+                *self.counts.entry("counts of openings that arrived").or_default() += 1;
             }
             // A certificate is made for each run.
             Observation::Channel(o) => {
