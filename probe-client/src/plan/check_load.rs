@@ -39,9 +39,13 @@ const HIGHEST_SMALL: Duration = Duration::from_millis(600);
 /// A stair on which something is lost lasts until its limit is known, and so long at most: flood protection holds a flow
 /// for a second or two.
 const AT_MOST: Duration = Duration::from_millis(3000);
-/// The two steps above a limit, percent of it, and their lengths. Their rates are so far apart that no sender's own
-/// rhythm looks like a limit.
-const ABOVE: [(u64, Duration); 2] = [(120, Duration::from_millis(1000)), (200, Duration::from_millis(800))];
+/// The steps above a limit, percent of it, and their lengths. Their rates are so far apart that no sender's own rhythm looks
+/// like a limit, two of them even where the first sight of the limit was off.
+const ABOVE: [(u64, Duration); 3] = [
+    (120, Duration::from_millis(1000)),
+    (160, Duration::from_millis(700)),
+    (240, Duration::from_millis(700)),
+];
 /// A fresh flow right after them, far above: a limit of the old flow alone does not bind it. What a shared bucket lets
 /// through meanwhile, and what filled it since the old flow emptied it, is less than half of this.
 const FRESH: (u64, Duration) = (600, Duration::from_millis(500));

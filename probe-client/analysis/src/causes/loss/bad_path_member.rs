@@ -15,7 +15,7 @@ use super::{tells_of_the_path, while_it_lived};
 use crate::causes::{Case, Claim, thresholds};
 use crate::evidence::{FlowEvidence, Traffic};
 use crate::observation::{Outcome, Purpose};
-use crate::stats::hypothesis::binomial_at_least;
+use crate::stats::hypothesis::{binomial_at_least, fisher_at_least};
 use crate::stats::recurrence::chi_square_at_least;
 
 /// Ports that must have been tried, and packets of each.
@@ -29,12 +29,17 @@ const BEYOND_TIME: f64 = 1.5;
 /// Share of a port's packets that must have been sent while quiet ports sent, too.
 const BESIDE: f64 = 0.5;
 
+/// Chance at which the ports of the fan are as they are, and the others by accident not.
+const UNMIXED: f64 = 1e-3;
+
 /// Ports of one length of packets, fewer of which tell nothing of one another.
 const ALIKE: usize = 4;
 
 /// One source port: half-seconds with loss, and in all, in the first and in the second half of its life.
 struct Port {
     name: String,
+    /// One of a fan that was opened to compare ports.
+    of_fan: bool,
     /// Length of its packets: what has little room left drops long ones first, whatever their port.
     size: u16,
     halves: [(u64, u64); 2],
@@ -125,6 +130,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
             let middle = blocks.len() / 2;
             let mut port = Port {
                 name: flow.plan.name.clone(),
+                of_fan: flow.plan.purpose == Purpose::Fan,
                 size: flow.plan.size,
                 halves: [(0, 0); 2],
                 lost: 0,
@@ -284,6 +290,17 @@ fn is_shared(case: &Case<'_>, (at, length): (Timestamp, f64)) -> bool {
     u32::from(all.lost()) * 2 > u32::from(all.sent)
 }
 
+/// Whether the fan has its part of the lossy ports: those that others had open before and with it lose for other reasons
+/// where it has none.
+fn is_mixed(lossy: &[&Port], clean: &[&Port]) -> bool {
+    let of = |fan: bool| {
+        let count = |ports: &[&Port]| ports.iter().filter(|port| port.of_fan == fan).count() as u64;
+        (count(lossy), count(lossy) + count(clean))
+    };
+    let ((fan, fans), (other, others)) = (of(true), of(false));
+    fans == 0 || others == 0 || fisher_at_least(other, others, fan, fans) >= UNMIXED
+}
+
 fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
     let ports: Vec<&Port> = groups.iter().flatten().collect();
     if ports.len() < PORTS {
@@ -340,6 +357,9 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
         (_, true) => Direction::Down,
         (false, false) => Direction::Both,
     };
+    if !is_mixed(&lossy, &clean) {
+        return None;
+    }
     let share = lossy.len() as f64 / ports.len() as f64;
     let says = format!(
         "{} of {} source ports lost {:.1} % of their packets from the first on, the other {} lost {:.1} %",

@@ -18,6 +18,9 @@ use crate::stats::hypothesis::fisher_at_least;
 
 /// TCP must beat a limit by so much not to be bound by it.
 const BEATS: f64 = 1.2;
+/// And by so much where what exceeds the limit is dropped at once, and TCP got all that it asked for: no scheduler does
+/// that.
+const PASSES: (f64, f64) = (1.07, 0.97);
 /// Up to this ratio TCP meets the same limit.
 const MEETS: f64 = 1.1;
 /// TCP that gets less than this share of it is held down by something else, as far as we know.
@@ -213,7 +216,8 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
         ..Parameters::default()
     };
     let alone = series::streams(case, direction, LoadExperiment::Staircase);
-    let tells = |s: &&Stream| s.offered >= OFFERED * found.rate;
+    let least = if is_shaper { OFFERED } else { PASSES.0 };
+    let tells = |s: &&Stream| s.offered >= least * found.rate;
     let best = alone.iter().filter(tells).max_by(|a, b| a.sustained.total_cmp(&b.sustained));
     let claim = |cause, probability: f64, parameters| {
         Claim::new(cause, Side::Path)
@@ -253,7 +257,8 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
         says: format!("TCP on the same path reached {:.2} Mbit/s{more}", tcp.sustained * 8.0 / 1e6),
         ..Evidence::default()
     };
-    if tcp.sustained >= BEATS * found.rate {
+    let passes = tcp.sustained >= PASSES.0 * found.rate && tcp.sustained >= PASSES.1 * tcp.offered;
+    if tcp.sustained >= BEATS * found.rate || (passes && !is_shaper && found.lost > 0) {
         return vec![
             claim(own, 0.98, parameters(found.rate))
                 .because(reached(""))

@@ -15,6 +15,8 @@ const APART: f64 = 1.15;
 const AGREE: f64 = 1.04;
 /// A plateau this flat, over rates this far apart, is a limit whatever the grain of the losses.
 const TIGHT: (f64, f64) = (1.02, 1.2);
+/// Three such steps or more may have been offered rates that are only so far apart.
+const NEARER: f64 = 1.1;
 /// A bucket or a queue that explains this much needs no plateau.
 const EXPLAINS_ALL: f64 = 0.85;
 /// Delay at the limit over that of a queue of the bucket's depth: above, what exceeds the limit is queued.
@@ -97,8 +99,7 @@ struct Plateau<'s> {
 fn plateau<'s>(steps: &[&'s Stretch]) -> Option<Plateau<'s>> {
     let lossy: Vec<(&'s Stretch, Through)> = above(steps);
     let middle = quantile(&mut lossy.iter().map(|(_, t)| t.arrived).collect::<Vec<_>>(), 0.5)?;
-    // A rate is told no better than by a packet of those that arrived, or half of one where it had chances to be off either
-    // way.
+    // A rate is told no better than by a packet of those that arrived.
     let flat = |ratio: f64, apart: f64, packet: f64| {
         let is_flat = |t: &Through| {
             let off = (t.arrived / middle).max(middle / t.arrived);
@@ -114,7 +115,9 @@ fn plateau<'s>(steps: &[&'s Stretch]) -> Option<Plateau<'s>> {
         let steps: Vec<&'s Stretch> = flat.iter().map(|(s, _)| *s).collect();
         (flat.len() >= 2 && high >= apart * low).then(|| (steps, bytes / time))
     };
-    let tight = flat(TIGHT.0, TIGHT.1, 0.5);
+    // Three steps by accident are less likely than two.
+    let near = || flat(TIGHT.0, NEARER, 1.0).filter(|(steps, _)| steps.len() >= 3);
+    let tight = flat(TIGHT.0, TIGHT.1, 1.0).or_else(near);
     let is_tight = tight.is_some();
     let (steps, rate) = tight.or_else(|| flat(FLAT, APART, 1.0))?;
     Some(Plateau { steps, rate, is_tight })
