@@ -29,6 +29,8 @@ const BEYOND_TIME: f64 = 1.5;
 /// Share of a port's packets that must have been sent while quiet ports sent, too.
 const BESIDE: f64 = 0.5;
 
+/// Chance at which a port's halves differ as they do.
+const CONSTANT: f64 = 0.01;
 /// Chance at which the ports of the fan are as they are, and the others by accident not.
 const UNMIXED: f64 = 1e-3;
 
@@ -43,6 +45,8 @@ struct Port {
     /// Length of its packets: what has little room left drops long ones first, whatever their port.
     size: u16,
     halves: [(u64, u64); 2],
+    /// Packets lost and sent in the same halves.
+    packets: [(u64, u64); 2],
     lost: u64,
     sent: u64,
     up: u64,
@@ -71,6 +75,13 @@ impl Port {
             }
         }
         sent as f64 >= BESIDE * self.sent as f64 && lost as f64 > BEYOND_TIME * by_time
+    }
+
+    /// Its halves lose alike, as far as chance goes.
+    fn is_constant(&self) -> bool {
+        let [(a, n), (b, m)] = self.packets;
+        self.halves.iter().all(|(bad, _)| *bad > 0)
+            && fisher_at_least(a, n, b, m).min(fisher_at_least(b, m, a, n)) >= CONSTANT
     }
 
     fn loss(&self) -> f64 {
@@ -133,6 +144,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 of_fan: flow.plan.purpose == Purpose::Fan,
                 size: flow.plan.size,
                 halves: [(0, 0); 2],
+                packets: [(0, 0); 2],
                 lost: 0,
                 sent: 0,
                 up: 0,
@@ -147,6 +159,8 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 let half = &mut port.halves[usize::from(n >= middle)];
                 half.0 += u64::from(counts.lost() > 0);
                 half.1 += 1;
+                let packets = &mut port.packets[usize::from(n >= middle)];
+                *packets = (packets.0 + counts.lost(), packets.1 + counts.sent);
                 port.lost += counts.lost();
                 port.sent += counts.sent;
                 port.up += counts.lost_up;
@@ -335,7 +349,7 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
     }
     let p = chi_square_at_least(square, freedom);
     // Constant per port from the first packet on: both halves of nearly every lossy port lose.
-    let constant = lossy.iter().filter(|port| port.halves.iter().all(|(bad, _)| *bad > 0)).count();
+    let constant = lossy.iter().filter(|port| port.is_constant()).count();
     let ratio = |ports: &[&Port]| {
         let (lost, sent) = ports.iter().fold((0, 0), |(l, s), port| (l + port.lost, s + port.sent));
         lost as f64 / sent.max(1) as f64

@@ -116,7 +116,10 @@ fn streams(case: &Case<'_>, blackout: &Blackout) -> Option<bool> {
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let silences = silences(case);
     let mut claims = Vec::new();
-    let whole: Vec<&Silence> = silences.iter().filter(|s| s.streams_alive != Some(true)).collect();
+    // Where datagrams alone were silent before, a silence in which no stream was asked is another one of these.
+    let alone = silences.iter().any(|s| s.streams_alive == Some(true));
+    let is_whole = |s: &&Silence| s.streams_alive == Some(false) || s.streams_alive.is_none() && !alone;
+    let whole: Vec<&Silence> = silences.iter().filter(is_whole).collect();
     let (local, rest): (Vec<&Silence>, Vec<&Silence>) =
         whole.into_iter().partition(|s| gateway(case, s) == Some(false));
     let (outages, unknown): (Vec<&Silence>, Vec<&Silence>) = rest
