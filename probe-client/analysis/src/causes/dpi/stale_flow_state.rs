@@ -68,7 +68,8 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     decays.iter().for_each(|d| after.add(&d.after));
     let p = fisher_at_least(after.lost(), after.sent, beside.lost(), beside.sent);
     let enough = clean >= thresholds::FRESH_PORTS && clean * 20 >= fresh.len() * 19;
-    if beside.sent == 0 || p > thresholds::DEATH_CHANCE || clean * 2 < fresh.len() {
+    // Where many fresh ports lose too, it is no state of the old ones.
+    if beside.sent == 0 || p > thresholds::DEATH_CHANCE || clean * 5 < fresh.len() * 4 {
         return Vec::new();
     }
     let mut ages: Vec<f64> = decays.iter().map(|d| d.age_s).collect();
