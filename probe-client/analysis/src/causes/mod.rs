@@ -399,6 +399,13 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         })
     });
     let mut claims: Vec<Claim> = claims.into_iter().map(|(_, claim)| claim).collect();
+    // Where ports lose by themselves, a load on one of them tells no rate.
+    let is_member =
+        |claim: &Claim| claim.cause == Cause::BadPathMember && claim.probability >= thresholds::CERTAIN;
+    if claims.iter().any(is_member) {
+        let of_rate = [Cause::UdpPolicer, Cause::UdpShaper, Cause::RateLimit];
+        claims.retain(|claim| claim.probability >= thresholds::CERTAIN || !of_rate.contains(&claim.cause));
+    }
     // What does not open is no riddle where something certain says why.
     let certain: Vec<(Option<std::net::SocketAddr>, &[Carrier])> = claims
         .iter()

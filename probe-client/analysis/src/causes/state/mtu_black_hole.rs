@@ -6,14 +6,27 @@ use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 use crate::causes::{Case, Claim, lives};
 use crate::observation::PathMtu;
 
+/// Connections that hang for large packets of the listener's.
+const HANG: usize = 2;
+
 /// Searches in which packets above a size vanished without a word: the largest that got through, and the smallest that did
 /// not, bytes.
 pub(super) fn holes<'c>(case: &Case<'c>) -> Vec<(&'c PathMtu, u32, u32)> {
+    // What this computer was told by ICMP is of its own packets. Whether the listener was told of its own shows in TCP, which
+    // hangs where it was not.
+    let hangs = case
+        .flows
+        .iter()
+        .filter(|(flow, traffic)| {
+            traffic.life.trailing_down * 2 > traffic.life.trailing && lives::hung(case, flow, traffic)
+        })
+        .count();
+    let untold = |search: &PathMtu| search.told.is_none() || (!search.up && hangs >= HANG);
     let vanished = |search: &'c PathMtu| {
         let (largest, lost) = (search.largest?, search.smallest_lost?);
         // Beyond the interface's own MTU nothing was meant to fit.
         let fits = search.interface.is_none_or(|mtu| lost <= mtu);
-        (search.told.is_none() && fits && largest < lost).then_some((search, largest, lost))
+        (untold(search) && fits && largest < lost).then_some((search, largest, lost))
     };
     case.evidence.path_mtu.iter().filter_map(vanished).collect()
 }
