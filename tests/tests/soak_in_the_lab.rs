@@ -147,7 +147,6 @@ fn dropped(lines: &[Line], port: u16, size: usize) -> [u64; 2] {
 }
 
 #[test]
-#[ignore = "open: all is told as what it was; the counts have not been held against the log yet"]
 fn two_minutes_of_everything_are_told_as_what_they_were() {
     in_namespaces("two_minutes_of_everything_are_told_as_what_they_were", || {
         let programs = binaries().unwrap();

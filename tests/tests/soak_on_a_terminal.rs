@@ -230,7 +230,6 @@ impl Drop for Listener {
 const SOAK: &str = "\"$PROGRAM\" soak \"$TARGET\" --for 30m --out night.probe --allow-sleep --per-class 1";
 
 #[test]
-#[ignore = "open: seen by hand in a terminal, not yet run as a test"]
 fn the_view_follows_keys_and_sizes_and_ends_in_order() {
     let listener = Listener::start();
     let mut terminal = OnTerminal::start(SOAK, &binaries().unwrap().client, &listener.target);
@@ -267,7 +266,6 @@ fn the_view_follows_keys_and_sizes_and_ends_in_order() {
 }
 
 #[test]
-#[ignore = "open: seen by hand in a terminal, not yet run as a test"]
 fn the_second_ctrl_c_ends_it_at_once() {
     let listener = Listener::start();
     let mut terminal = OnTerminal::start(SOAK, &binaries().unwrap().client, &listener.target);
