@@ -179,6 +179,7 @@ impl Evidence {
                 self.saw(o.at);
                 self.of_flow(o.flow, |flow| {
                     flow.traffic.ended();
+                    flow.traffic.shrink();
                     flow.ended = Some(o.clone());
                 });
             }

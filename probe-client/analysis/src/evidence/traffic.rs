@@ -19,6 +19,8 @@ use crate::stats::timeline::{Counts, Timeline};
 const HELD_ARRIVALS: usize = 256;
 /// Probes held back to be put into order by number: a flow's fates are told in order, but for what others recorded.
 const HELD_PROBES: usize = 256;
+/// Blocks of a flow that is over and lost nothing: those of a check's are never so many.
+const QUIET_BLOCKS: usize = 128;
 /// Different pairs of marks kept.
 const MAX_MARKS: usize = 256;
 
@@ -359,6 +361,17 @@ impl Traffic {
         self.by_number.shrink();
         self.clock.close();
         self.clock.shrink();
+    }
+
+    /// Gives back the room of a flow that is over. Where it lost nothing, it is known less finely when that was.
+    pub(super) fn shrink(&mut self) {
+        if self.counts.lost() == 0 && self.excluded.is_empty() {
+            self.timeline.coarsen(QUIET_BLOCKS);
+        }
+        let histograms = [&mut self.wire, &mut self.app, &mut self.send_error, &mut self.before_loss];
+        histograms.into_iter().for_each(Histogram::shrink);
+        self.ipdv_up.shrink();
+        self.ipdv_down.shrink();
     }
 
     /// The same with everything counted that was still held back.

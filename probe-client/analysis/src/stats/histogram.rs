@@ -138,6 +138,14 @@ impl Histogram {
         self.count += other.count;
     }
 
+    /// Gives back room that is not used.
+    pub fn shrink(&mut self) {
+        match &mut self.buckets {
+            Buckets::List(list) => list.shrink_to_fit(),
+            Buckets::Pages(pages) => pages.shrink_to_fit(),
+        }
+    }
+
     /// How many values it holds.
     pub fn count(&self) -> u64 {
         self.count

@@ -43,6 +43,11 @@ impl Ipdv {
         self.recent.fill(None);
     }
 
+    /// Gives back room that is not used.
+    pub fn shrink(&mut self) {
+        self.magnitudes.shrink();
+    }
+
     /// Magnitudes of the variation, nanoseconds.
     pub fn magnitudes(&self) -> &Histogram {
         &self.magnitudes

@@ -120,6 +120,8 @@ impl ClockOffset {
     /// Gives back room that is not used.
     pub fn shrink(&mut self) {
         self.trips.shrink_to_fit();
+        self.one_way.up.shrink();
+        self.one_way.down.shrink();
     }
 
     /// A clock is another one from here on.

@@ -101,6 +101,14 @@ impl Timeline {
             .collect();
     }
 
+    /// Gives back room: until `most` blocks are left, each pair becomes one.
+    pub fn coarsen(&mut self, most: usize) {
+        while self.blocks.len() > most.max(1) {
+            self.halve();
+        }
+        self.blocks.shrink_to_fit();
+    }
+
     /// Start and counts of each block from the first to the last that has any, in order.
     pub fn blocks(&self) -> impl Iterator<Item = (Timestamp, &Counts)> {
         (self.first..).zip(&self.blocks).map(|(n, counts)| (self.start + self.length * n as u32, counts))
