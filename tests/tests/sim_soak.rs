@@ -381,10 +381,11 @@ fn classified_night() -> Night {
 }
 
 #[test]
-fn a_night_with_a_classifier_and_a_new_lease_stays_flat() {
+fn a_night_with_a_classifier_and_a_new_lease_stays_flat_and_is_told() {
     let (age, changes) = (KILLED_AT, LEASE_ENDS);
-    let Night { told, ran, .. } = classified_night();
+    let Night { told, ran, report } = classified_night();
     assert_flat(&ran.held);
+    said_of_the_night(&serde_json::to_value(report).unwrap(), age as f64, changes as f64);
     // Each QUIC flow that could grow so old died at three hours, and was followed.
     let mut ages = Vec::new();
     for planned in told.of(Carrier::Quic, Purpose::Old) {
@@ -409,12 +410,6 @@ fn a_night_with_a_classifier_and_a_new_lease_stays_flat() {
     }));
     let moved = told.others.iter().filter(|o| matches!(o, Observation::Moved(_))).count();
     assert!(moved >= 24, "{moved}");
-}
-
-#[test]
-fn a_night_with_a_classifier_and_a_new_lease_is_told() {
-    let report = serde_json::to_value(classified_night().report).unwrap();
-    said_of_the_night(&report, KILLED_AT as f64, LEASE_ENDS as f64);
 }
 
 /// Both are in the events and in the findings with their parameters, and nothing else is.
