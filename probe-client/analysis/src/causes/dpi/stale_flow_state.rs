@@ -32,9 +32,9 @@ struct Decay<'c> {
 }
 
 /// Fewest blocks of a timeline that tell a meter from chance.
-const METERED_BLOCKS: usize = 15;
+const METERED_BLOCKS: usize = 30;
 /// Variance of the losses of single blocks over that of chance, up to which a meter drops: with so few blocks chance comes
-/// below it once in several thousand times.
+/// below it once in ten thousand times (chi-square of 29 degrees of freedom).
 const METERED: f64 = 0.3;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
@@ -100,7 +100,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         Direction::Both
     };
     let least = decays.iter().map(|d| d.p).fold(1.0, f64::min);
-    if decays.iter().any(|d| d.metered_bps.is_some()) {
+    if decays.iter().filter(|d| d.metered_bps.is_some()).count() * 2 > decays.len() {
         return throttled(&decays, says, direction, if enough { 1.0 - p.max(least) } else { 0.9 });
     }
     vec![
