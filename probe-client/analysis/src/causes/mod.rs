@@ -20,6 +20,9 @@ pub mod thresholds;
 mod time;
 mod unexplained;
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::Finding;
 use probe_protocol::time::Timestamp;
@@ -27,6 +30,7 @@ use probe_protocol::wire::hello::{Carrier, Refusal};
 
 pub use self::claim::Claim;
 use self::lives::Lives;
+use self::loss::Losses;
 use crate::evidence::{Evidence, FlowEvidence, Pulse, Traffic};
 use crate::observation::{Attempt, HostFault, Outcome, Purpose};
 use crate::summarise::reach::{self, Place};
@@ -165,6 +169,9 @@ const fn row(cause: Cause, detect: fn(&Case<'_>) -> Vec<Claim>, silences: &'stat
     Detector { cause, detect, silences }
 }
 
+/// A flow and its finished statistics.
+pub type CaseFlow<'e> = (&'e FlowEvidence, Cow<'e, Traffic>);
+
 /// A run's evidence, prepared for the detectors.
 pub struct Case<'e> {
     /// The evidence itself.
@@ -172,11 +179,13 @@ pub struct Case<'e> {
     /// What gets through to each address.
     pub places: Vec<Place>,
     /// The flows with their finished statistics, by number.
-    pub flows: Vec<(&'e FlowEvidence, Traffic)>,
+    pub flows: Vec<CaseFlow<'e>>,
     /// Which flows of datagrams died, and which lived.
     lives: Lives<'e>,
     /// When no datagram of anybody was answered for a while, seconds after the run's start.
     silent: Vec<(f64, f64)>,
+    /// What the flows of datagrams lost together, once somebody asks.
+    losses: OnceCell<Option<Losses>>,
 }
 
 impl<'e> Case<'e> {
@@ -185,12 +194,17 @@ impl<'e> Case<'e> {
         let mut case = Self {
             evidence,
             places: reach::places(evidence),
-            flows: evidence.flows.values().map(|flow| (flow, flow.traffic.finished())).collect(),
+            flows: evidence.flows.values().map(|flow| (&**flow, flow.traffic.finished())).collect(),
             lives: Lives::default(),
             silent: silent(&evidence.datagrams),
+            losses: OnceCell::new(),
         };
         case.lives = Lives::of(&case);
         case
+    }
+
+    fn losses(&self) -> Option<&Losses> {
+        self.losses.get_or_init(|| Losses::of(self)).as_ref()
     }
 
     /// Whether any flow opened.
@@ -209,7 +223,7 @@ impl<'e> Case<'e> {
     }
 
     /// Flows of datagrams at a slow, steady rate: those whose loss tells of the path.
-    pub fn steady_udp(&self) -> impl Iterator<Item = &(&'e FlowEvidence, Traffic)> {
+    pub fn steady_udp(&self) -> impl Iterator<Item = &CaseFlow<'e>> {
         self.flows.iter().filter(|(flow, traffic)| {
             flow.plan.carrier == Carrier::Udp
                 && matches!(flow.plan.purpose, Purpose::Steady | Purpose::Old)

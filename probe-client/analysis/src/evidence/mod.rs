@@ -7,7 +7,7 @@ mod pulse;
 mod traffic;
 mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ use crate::observation::{
 
 /// Flows at most; what is said of further ones is counted and dropped.
 const MAX_FLOWS: usize = 4096;
+/// For so long after a flow's end the fates of its last probes may come; later ones count too, by themselves.
+const LATE_FATES: Duration = Duration::from_secs(120);
 /// An answer over TCP within this time was not sent again after a loss in a blackout: the round trip of a satellite and
 /// its jitter, twice.
 pub const PROMPT: Duration = Duration::from_millis(1500);
@@ -44,8 +46,8 @@ pub struct Evidence {
     pub ended: Option<RunEnded>,
     /// What the target's name led to.
     pub resolved: Option<Resolved>,
-    /// The flows, by number.
-    pub flows: BTreeMap<FlowNo, FlowEvidence>,
+    /// The flows, by number. Each by itself: in a row, half of the room would be left empty.
+    pub flows: BTreeMap<FlowNo, Box<FlowEvidence>>,
     /// The latest word on what reached the listener of flows that had not opened: hellos that arrived, of how many.
     pub hellos: BTreeMap<FlowNo, (u32, u32)>,
     /// TCP connections that the listener accepted from this client, where it was asked.
@@ -92,6 +94,8 @@ pub struct Evidence {
     pub dropped: u64,
     /// The latest moment that any observation spoke of.
     pub last: Option<Timestamp>,
+    /// Flows that are over, of which fates may still come, and since when.
+    over: VecDeque<(Timestamp, FlowNo)>,
 }
 
 impl Evidence {
@@ -113,7 +117,7 @@ impl Evidence {
             Observation::FlowPlanned(o) => {
                 self.saw(o.at);
                 if self.flows.len() < MAX_FLOWS {
-                    self.flows.entry(o.flow).or_insert_with(|| FlowEvidence::new(o.clone()));
+                    self.flows.entry(o.flow).or_insert_with(|| Box::new(FlowEvidence::new(o.clone())));
                 } else {
                     self.dropped += 1;
                 }
@@ -182,6 +186,8 @@ impl Evidence {
                     flow.traffic.shrink();
                     flow.ended = Some(o.clone());
                 });
+                self.over.push_back((o.at, o.flow));
+                self.settle(o.at);
             }
             Observation::RunEnded(o) => {
                 self.saw(o.at);
@@ -281,6 +287,18 @@ impl Evidence {
             {
                 flow.traffic.mark(*tos, o.fate);
             }
+        }
+    }
+
+    /// Gives back the room of flows that were over a while ago.
+    fn settle(&mut self, now: Timestamp) {
+        while let Some((at, flow)) = self.over.front()
+            && now.since(*at) > LATE_FATES
+        {
+            if let Some(flow) = self.flows.get_mut(flow) {
+                flow.traffic.settled();
+            }
+            self.over.pop_front();
         }
     }
 

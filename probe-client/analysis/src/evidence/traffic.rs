@@ -1,5 +1,6 @@
 //! What is kept of one flow's probes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use probe_protocol::time::Timestamp;
@@ -13,6 +14,7 @@ use crate::stats::loss::LossPeriods;
 use crate::stats::offset::{ClockOffset, RoundTrip};
 use crate::stats::reordering::Reordering;
 use crate::stats::resequence::Resequencer;
+use crate::stats::tally::Tally;
 use crate::stats::timeline::{Counts, Timeline};
 
 /// Arrivals held back to be put into order by time.
@@ -66,9 +68,9 @@ pub struct Traffic {
     /// The clocks of both ends.
     pub clock: ClockOffset,
     /// TTL of arrivals at the listener.
-    pub ttl_up: BTreeMap<u8, u64>,
+    pub ttl_up: Tally<u8>,
     /// TTL of arrivals here.
-    pub ttl_down: BTreeMap<u8, u64>,
+    pub ttl_down: Tally<u8>,
     /// TOS bytes on the way up.
     pub tos_up: Marks,
     /// TOS bytes on the way down.
@@ -105,7 +107,7 @@ struct Settled {
 #[derive(Clone, Debug, Default)]
 pub struct Marks {
     /// Sent and received value, and how often.
-    pub seen: BTreeMap<(u8, u8), u64>,
+    pub seen: Tally<(u8, u8)>,
 }
 
 /// What became of the packets with one mark.
@@ -139,9 +141,7 @@ impl MarkFate {
 impl Marks {
     fn note(&mut self, sent: u8, got: Option<u8>) {
         let Some(got) = got else { return };
-        if self.seen.len() < MAX_MARKS || self.seen.contains_key(&(sent, got)) {
-            *self.seen.entry((sent, got)).or_default() += 1;
-        }
+        self.seen.add((sent, got), 1, MAX_MARKS);
     }
 }
 
@@ -211,8 +211,8 @@ impl Traffic {
             loss_down: LossPeriods::default(),
             before_loss: Histogram::default(),
             clock: ClockOffset::default(),
-            ttl_up: BTreeMap::new(),
-            ttl_down: BTreeMap::new(),
+            ttl_up: Tally::default(),
+            ttl_down: Tally::default(),
             tos_up: Marks::default(),
             tos_down: Marks::default(),
             marked: BTreeMap::new(),
@@ -285,10 +285,10 @@ impl Traffic {
         self.down.push(trip.t4, probe.seq, down);
         self.clock.push(trip);
         if let Some(ttl) = reply.ttl_up {
-            *self.ttl_up.entry(ttl).or_default() += 1;
+            self.ttl_up.add(ttl, 1, usize::MAX);
         }
         if let Some(ttl) = reply.ttl_down {
-            *self.ttl_down.entry(ttl).or_default() += 1;
+            self.ttl_down.add(ttl, 1, usize::MAX);
         }
         self.tos_up.note(reply.tos_sent, reply.tos_up);
         self.tos_down.note(reply.tos_asked, reply.tos_down);
@@ -374,11 +374,30 @@ impl Traffic {
         self.ipdv_down.shrink();
     }
 
-    /// The same with everything counted that was still held back.
-    pub fn finished(&self) -> Self {
+    /// Nothing comes any more of a flow that is over: the last room is given back.
+    pub(super) fn settled(&mut self) {
+        self.ended();
+        self.shrink();
+        self.ipdv_up.reset();
+        self.ipdv_down.reset();
+    }
+
+    /// The same with everything counted that was still held back. Nothing is copied of a flow that is over: a night has
+    /// hundreds of them.
+    pub fn finished(&self) -> Cow<'_, Self> {
+        if self.holds_nothing_back() {
+            return Cow::Borrowed(self);
+        }
         let mut done = self.clone();
         done.ended();
-        done
+        Cow::Owned(done)
+    }
+
+    fn holds_nothing_back(&self) -> bool {
+        self.by_number.is_empty()
+            && self.up.held.is_empty()
+            && self.down.held.is_empty()
+            && self.clock.is_closed()
     }
 
     /// All that are not counted.

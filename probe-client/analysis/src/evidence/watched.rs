@@ -22,15 +22,37 @@ pub struct Watched {
     /// Stretches without an answer: from the first question that failed to the next one that did not, or to the last.
     pub down: Vec<(Timestamp, Timestamp)>,
     is_down: bool,
-    moments: Vec<(Timestamp, bool)>,
+    /// When it was first asked.
+    first: Option<Timestamp>,
+    moments: Vec<Moment>,
+}
+
+/// A question: milliseconds since the first one, and in the lowest bit whether it was answered. A night has 43,200.
+#[derive(Clone, Copy, Debug)]
+struct Moment(u32);
+
+impl Moment {
+    fn new(since_first: Duration, answered: bool) -> Self {
+        let millis = u32::try_from(since_first.as_millis()).unwrap_or(u32::MAX).min(u32::MAX >> 1);
+        Self(millis << 1 | u32::from(answered))
+    }
+
+    fn millis(self) -> u64 {
+        u64::from(self.0 >> 1)
+    }
+
+    fn is_answered(self) -> bool {
+        self.0 & 1 == 1
+    }
 }
 
 impl Watched {
     fn note(&mut self, at: Timestamp, answered: bool) {
         self.asked += 1;
         self.failed += u64::from(!answered);
+        let since_first = at.since(*self.first.get_or_insert(at));
         if self.moments.len() < MAX_MOMENTS {
-            self.moments.push((at, answered));
+            self.moments.push(Moment::new(since_first, answered));
         }
         match (self.is_down, answered) {
             (false, false) if self.down.len() < MAX_STRETCHES => self.down.push((at, at)),
@@ -44,11 +66,14 @@ impl Watched {
         self.is_down = !answered;
     }
 
-    /// Questions between two moments, both included: how many, and how many of them failed.
+    /// Questions between two moments, both included, to the millisecond: how many, and how many of them failed.
     pub fn between(&self, from: Timestamp, to: Timestamp) -> (u64, u64) {
-        let first = self.moments.partition_point(|(at, _)| *at < from);
-        let inside = self.moments[first..].iter().take_while(|(at, _)| *at <= to);
-        inside.fold((0, 0), |(asked, failed), (_, ok)| (asked + 1, failed + u64::from(!ok)))
+        let Some(start) = self.first.filter(|start| *start <= to) else { return (0, 0) };
+        let millis = |at: Timestamp| at.since(start).as_millis() as u64;
+        let (from, to) = (millis(from), millis(to));
+        let first = self.moments.partition_point(|moment| moment.millis() < from);
+        let inside = self.moments[first..].iter().take_while(|moment| moment.millis() <= to);
+        inside.fold((0, 0), |(asked, failed), moment| (asked + 1, failed + u64::from(!moment.is_answered())))
     }
 
     /// Whether it can be asked at all, and answers as a rule: one that never answers tells nothing.
@@ -99,13 +124,17 @@ mod tests {
 
     #[test]
     fn stretches_begin_and_end_with_the_questions() {
+        let at = |n: u64| Timestamp(7) + Duration::from_secs(100 + n);
         let mut watched = Watched::default();
+        assert_eq!(watched.between(at(0), at(9)), (0, 0));
         for n in 0..20 {
-            watched.note(Timestamp(n), !(5..8).contains(&n) && n < 18);
+            watched.note(at(n), !(5..8).contains(&n) && n < 18);
         }
-        assert_eq!(watched.down, [(Timestamp(5), Timestamp(8)), (Timestamp(18), Timestamp(19))]);
-        assert_eq!(watched.between(Timestamp(4), Timestamp(9)), (6, 3));
-        assert_eq!(watched.between(Timestamp(9), Timestamp(17)), (9, 0));
+        assert_eq!(watched.down, [(at(5), at(8)), (at(18), at(19))]);
+        assert_eq!(watched.between(at(4), at(9)), (6, 3));
+        assert_eq!(watched.between(at(9), at(17)), (9, 0));
+        assert_eq!(watched.between(Timestamp(0), at(3)), (4, 0));
+        assert_eq!(watched.between(Timestamp(0), Timestamp(50)), (0, 0));
         assert!(watched.tells());
         assert!(!Watched::default().tells());
     }

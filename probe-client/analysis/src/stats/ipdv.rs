@@ -8,39 +8,36 @@ use super::histogram::Histogram;
 /// How far apart in the order of settling two neighbours may be.
 const MEMORY: usize = 64;
 
-/// Collects the delay variation of one direction.
-#[derive(Clone, Debug)]
-pub struct Ipdv {
-    /// Sequence number and delay, at the number modulo the length.
-    recent: Box<[Option<(u64, i64)>; MEMORY]>,
-    magnitudes: Histogram,
-}
+type Recent = [Option<(u64, i64)>; MEMORY];
 
-impl Default for Ipdv {
-    fn default() -> Self {
-        Self { recent: Box::new([None; MEMORY]), magnitudes: Histogram::default() }
-    }
+/// Collects the delay variation of one direction.
+#[derive(Clone, Debug, Default)]
+pub struct Ipdv {
+    /// Sequence number and delay, at the number modulo the length. A flow without answers has none.
+    recent: Option<Box<Recent>>,
+    magnitudes: Histogram,
 }
 
 impl Ipdv {
     /// Takes the delay of a packet: reading of the receiver's clock minus reading of the sender's, nanoseconds. Packets
     /// may come in any order; each number once.
     pub fn push(&mut self, seq: u64, delay: i64) {
+        let recent = self.recent.get_or_insert_with(|| Box::new([None; MEMORY]));
         let at = |seq: u64| (seq % MEMORY as u64) as usize;
         let neighbours = [seq.checked_sub(1), seq.checked_add(1)];
         for neighbour in neighbours.into_iter().flatten() {
-            if let Some((found, other)) = self.recent[at(neighbour)]
+            if let Some((found, other)) = recent[at(neighbour)]
                 && found == neighbour
             {
                 self.magnitudes.add(delay.abs_diff(other));
             }
         }
-        self.recent[at(seq)] = Some((seq, delay));
+        recent[at(seq)] = Some((seq, delay));
     }
 
     /// Forgets the neighbours: a clock is another one from here on.
     pub fn reset(&mut self) {
-        self.recent.fill(None);
+        self.recent = None;
     }
 
     /// Gives back room that is not used.

@@ -9,6 +9,7 @@
 //! | loss periods | RFC 3357 section 5 | [`loss`] |
 //! | clock offset with its bound, one-way delay | RFC 5905 section 8 (minimum filter), RFC 7679 | [`offset`] |
 //! | counts over time in constant memory | | [`timeline`] |
+//! | how often each value occurred | | [`tally`] |
 //! | tests of hypotheses | exact binomial, Fisher, sign flips over blocks | [`hypothesis`] |
 //! | recurrence with a period | Rayleigh, over many periods | [`recurrence`] |
 
@@ -21,4 +22,5 @@ pub mod offset;
 pub mod recurrence;
 pub mod reordering;
 pub mod resequence;
+pub mod tally;
 pub mod timeline;

@@ -117,6 +117,11 @@ impl ClockOffset {
         self.last = Some(offset);
     }
 
+    /// Whether nothing waits for the end of a window.
+    pub fn is_closed(&self) -> bool {
+        self.window.is_none()
+    }
+
     /// Gives back room that is not used.
     pub fn shrink(&mut self) {
         self.trips.shrink_to_fit();

@@ -37,6 +37,11 @@ impl<T: Ord> Resequencer<T> {
         out
     }
 
+    /// Whether nothing is held back.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Gives back room that is not used.
     pub fn shrink(&mut self) {
         self.held.shrink_to_fit();

@@ -65,8 +65,8 @@ fn summary(evidence: &Evidence, flow: &FlowEvidence, traffic: &Traffic) -> FlowS
             noticeable_ratio_up: traffic.loss_up.noticeable_ratio(),
             noticeable_ratio_down: traffic.loss_down.noticeable_ratio(),
         }),
-        ttl_up: commonest(&traffic.ttl_up),
-        ttl_down: commonest(&traffic.ttl_down),
+        ttl_up: traffic.ttl_up.commonest(),
+        ttl_down: traffic.ttl_down.commonest(),
         marks: marks(&traffic.tos_up, Direction::Up)
             .chain(marks(&traffic.tos_down, Direction::Down))
             .collect(),
@@ -124,10 +124,6 @@ fn reordering(traffic: &Traffic) -> ReorderingSummary {
     }
 }
 
-pub(super) fn commonest(ttls: &std::collections::BTreeMap<u8, u64>) -> Option<u8> {
-    ttls.iter().max_by_key(|(_, n)| **n).map(|(ttl, _)| *ttl)
-}
-
 fn marks(marks: &Marks, direction: Direction) -> impl Iterator<Item = MarkSummary> {
     marks.seen.iter().map(move |((sent, got), packets)| MarkSummary {
         direction,
@@ -135,7 +131,7 @@ fn marks(marks: &Marks, direction: Direction) -> impl Iterator<Item = MarkSummar
         dscp_received: got >> 2,
         ecn_sent: sent & 3,
         ecn_received: got & 3,
-        packets: *packets,
+        packets,
     })
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::flows::{commonest, end_name, rtt_of};
+use super::flows::{end_name, rtt_of};
 use crate::causes::Case;
 use crate::evidence::{FlowEvidence, Traffic};
 use crate::model::{FlowGroup, Lost, Quantiles, us};
 use crate::stats::histogram::Histogram;
+use crate::stats::tally::Tally;
 use crate::stats::timeline::Counts;
 
 /// Flows of one name but for their numbers.
@@ -73,13 +74,13 @@ fn summary(group: &Group<'_>) -> FlowGroup {
     let traffic = || group.flows.iter().map(|(_, traffic)| *traffic);
     let mut counts = Counts::default();
     let (mut up, mut down) = (Histogram::default(), Histogram::default());
-    let (mut ttl_up, mut ttl_down) = (BTreeMap::<u8, u64>::new(), BTreeMap::<u8, u64>::new());
+    let (mut ttl_up, mut ttl_down) = (Tally::default(), Tally::default());
     for one in traffic() {
         counts.add(&one.counts);
         up.merge(one.ipdv_up.magnitudes());
         down.merge(one.ipdv_down.magnitudes());
-        one.ttl_up.iter().for_each(|(ttl, n)| *ttl_up.entry(*ttl).or_default() += n);
-        one.ttl_down.iter().for_each(|(ttl, n)| *ttl_down.entry(*ttl).or_default() += n);
+        one.ttl_up.iter().for_each(|(ttl, n)| ttl_up.add(ttl, n, usize::MAX));
+        one.ttl_down.iter().for_each(|(ttl, n)| ttl_down.add(ttl, n, usize::MAX));
     }
     let delays = Delays::of(traffic());
     let mut ends = BTreeMap::<String, u64>::new();
@@ -103,8 +104,8 @@ fn summary(group: &Group<'_>) -> FlowGroup {
         ipdv_up_us: Quantiles::of(&up),
         ipdv_down_us: Quantiles::of(&down),
         jitter_rfc3550_p50_us: crate::rate::quantile(&mut jitters, 0.5).map(us),
-        ttl_up: commonest(&ttl_up),
-        ttl_down: commonest(&ttl_down),
+        ttl_up: ttl_up.commonest(),
+        ttl_down: ttl_down.commonest(),
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn path(case: &Case<'_>) -> Option<PathSummary> {
             .filter(|(flow, _)| {
                 flow.plan.carrier == carrier && matches!(flow.plan.purpose, Purpose::Steady | Purpose::Old)
             })
-            .map(|(_, traffic)| traffic)
+            .map(|(_, traffic)| traffic.as_ref())
             .filter(|traffic| traffic.counts.sent > 0)
             .collect();
         (!flows.is_empty()).then(|| together(carrier, &flows))

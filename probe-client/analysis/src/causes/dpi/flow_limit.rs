@@ -8,7 +8,7 @@ use probe_protocol::finding::{Evidence, Parameters, Side};
 use probe_protocol::time::Timestamp;
 use probe_protocol::wire::hello::Carrier;
 
-use crate::causes::{Case, Claim, thresholds};
+use crate::causes::{Case, CaseFlow, Claim, thresholds};
 use crate::evidence::{FlowEvidence, Traffic};
 use crate::observation::Purpose;
 
@@ -42,10 +42,10 @@ fn is_held(flow: &FlowEvidence, traffic: &Traffic, at: Timestamp) -> bool {
 }
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    let mut ladder: Vec<&(&FlowEvidence, Traffic)> =
+    let mut ladder: Vec<&CaseFlow<'_>> =
         case.flows.iter().filter(|(flow, _)| flow.plan.purpose == Purpose::Concurrent).collect();
     ladder.sort_by_key(|(flow, _)| flow.plan.at);
-    let opens = |(flow, _): &(&FlowEvidence, Traffic)| flow.opened.is_some();
+    let opens = |(flow, _): &CaseFlow<'_>| flow.opened.is_some();
     let Some(last) = ladder.iter().rposition(|rung| opens(rung)) else { return Vec::new() };
     let refused = &ladder[last + 1..];
     let lost_before = ladder[..=last].iter().filter(|rung| !opens(rung)).count();

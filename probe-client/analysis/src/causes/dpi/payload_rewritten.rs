@@ -148,5 +148,5 @@ fn datagrams<'c>(case: &'c Case<'_>) -> impl Iterator<Item = (&'c FlowEvidence, 
     case.flows
         .iter()
         .filter(|(flow, _)| flow.plan.carrier == Carrier::Udp && flow.opened.is_some())
-        .map(|(flow, traffic)| (*flow, traffic))
+        .map(|(flow, traffic)| (*flow, traffic.as_ref()))
 }

@@ -5,7 +5,7 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Evidence, Parameters, Side};
 
 use crate::causes::lives::{Agreement, Between, rounded};
-use crate::causes::{Case, Claim};
+use crate::causes::{Case, CaseFlow, Claim};
 use crate::evidence::{FlowEvidence, Traffic};
 use crate::observation::{End, Purpose, StreamEndSeen};
 
@@ -13,7 +13,7 @@ use crate::observation::{End, Purpose, StreamEndSeen};
 const ALIKE: f64 = 0.2;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    let reset: Vec<&(&FlowEvidence, Traffic)> =
+    let reset: Vec<&CaseFlow<'_>> =
         case.flows.iter().filter(|(flow, traffic)| is_foreign(case, flow, traffic)).collect();
     if reset.is_empty() {
         return Vec::new();

@@ -178,7 +178,7 @@ fn while_young(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic, age_s: f
         .timeline
         .blocks()
         .filter(|(at, _)| is_told(case.evidence.seconds(*at)))
-        .for_each(|(_, counts)| sum.add(counts));
+        .for_each(|(_, counts)| sum.add(&counts));
     sum
 }
 
@@ -191,7 +191,7 @@ fn decay<'c>(case: &Case<'_>, flow: &'c FlowEvidence, traffic: &Traffic) -> Opti
     let blocks: Vec<(f64, Counts)> = traffic
         .timeline
         .blocks()
-        .map(|(at, counts)| (case.evidence.seconds(at), *counts))
+        .map(|(at, counts)| (case.evidence.seconds(at), counts))
         .filter(|(at, counts)| counts.sent > 0 && !is_common(*at) && !case.was_silent(*at, at + length))
         .collect();
     // A flow that died is no decaying one.

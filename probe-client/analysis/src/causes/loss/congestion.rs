@@ -21,14 +21,14 @@ const BEFORE: f64 = 0.1;
 const ALIKE: f64 = 0.3;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    let Some(losses) = Losses::of(case) else { return Vec::new() };
+    let Some(losses) = case.losses() else { return Vec::new() };
     let direction = match (losses.up.is_lossy(), losses.down.is_lossy()) {
         (true, true) => losses.one_sided().unwrap_or(Direction::Both),
         (true, false) => Direction::Up,
         (false, true) => Direction::Down,
         (false, false) => return Vec::new(),
     };
-    queue(case).map(|queue| claim(case, &losses, direction, &queue)).into_iter().collect()
+    queue(case).map(|queue| claim(case, losses, direction, &queue)).into_iter().collect()
 }
 
 /// What packets waited for, nanoseconds.

@@ -4,13 +4,13 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 use probe_protocol::wire::hello::Carrier;
 
-use super::{Losses, percent, round};
+use super::{percent, round};
 use crate::causes::{Case, Claim, thresholds};
 use crate::stats::histogram::Histogram;
 use crate::stats::hypothesis::{binomial_at_least, fisher_at_least};
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    let Some(losses) = Losses::of(case) else { return Vec::new() };
+    let Some(losses) = case.losses() else { return Vec::new() };
     let direction = match (losses.up.is_lossy(), losses.down.is_lossy()) {
         (true, true) => Direction::Both,
         (true, false) => Direction::Up,

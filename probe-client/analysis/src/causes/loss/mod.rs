@@ -22,7 +22,7 @@ const AFTERMATH_S: f64 = 0.5;
 
 /// What the flows of datagrams lost together, outside of silences and deaths. A silence is no loss of the path, and what
 /// one flow alone loses is its own.
-struct Losses {
+pub(super) struct Losses {
     flows: Vec<String>,
     counts: Counts,
     up: Side,
@@ -75,7 +75,7 @@ impl Side {
 }
 
 impl Losses {
-    fn of(case: &Case<'_>) -> Option<Self> {
+    pub(super) fn of(case: &Case<'_>) -> Option<Self> {
         let mut timeline = Timeline::new(case.evidence.start());
         let mut flows = Vec::new();
         let (mut up, mut down) = (Vec::new(), Vec::new());
@@ -107,7 +107,7 @@ impl Losses {
         let (mut up_blocks, mut down_blocks, mut differences) = (0, 0, Vec::new());
         let mut window: Option<(Timestamp, Timestamp)> = None;
         for (at, block) in timeline.blocks().filter(|(_, block)| block.sent > 0) {
-            counts.add(block);
+            counts.add(&block);
             up_blocks += usize::from(block.lost_up > 0);
             down_blocks += usize::from(block.lost_down > 0);
             // Of what was sent down as many may be lost as of what was sent up: a packet that was lost on the way up has
@@ -217,7 +217,7 @@ fn tells_of_the_path(flow: &FlowEvidence, traffic: &Traffic) -> bool {
 fn while_it_lived(traffic: &Traffic) -> Vec<(Timestamp, Counts)> {
     let end = traffic.life.first_lost.filter(|_| traffic.life.trailing >= thresholds::TRAILING);
     let length = traffic.timeline.block_length();
-    let blocks: Vec<(Timestamp, Counts)> = traffic.timeline.blocks().map(|(at, c)| (at, *c)).collect();
+    let blocks: Vec<(Timestamp, Counts)> = traffic.timeline.blocks().collect();
     let silent = silences(&blocks);
     let beside = |range: &std::ops::Range<usize>, n: usize| {
         range.contains(&n) || range.contains(&(n + 1)) || range.end == n

@@ -3,11 +3,11 @@
 use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
-use super::{Losses, percent, round};
+use super::{percent, round};
 use crate::causes::{Case, Claim};
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
-    let Some(losses) = Losses::of(case) else { return Vec::new() };
+    let Some(losses) = case.losses() else { return Vec::new() };
     let Some(direction) = losses.one_sided() else { return Vec::new() };
     let (worse, better) =
         if direction == Direction::Up { (&losses.up, &losses.down) } else { (&losses.down, &losses.up) };

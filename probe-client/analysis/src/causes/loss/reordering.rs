@@ -4,20 +4,17 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Side};
 
 use super::percent;
-use crate::causes::{Case, Claim, thresholds};
-use crate::evidence::{FlowEvidence, Traffic};
+use crate::causes::{Case, CaseFlow, Claim, thresholds};
+use crate::evidence::Traffic;
 use crate::stats::hypothesis::binomial_at_least;
 use crate::stats::reordering::Reordering;
 
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let sum = |pick: fn(&Traffic) -> &Reordering| {
-        case.steady_udp().fold(
-            (0, 0, 0),
-            |(reordered, arrivals, extent), (_, traffic): &(&FlowEvidence, Traffic)| {
-                let r = pick(traffic);
-                (reordered + r.reordered(), arrivals + r.arrivals(), extent.max(r.extent_max().unwrap_or(0)))
-            },
-        )
+        case.steady_udp().fold((0, 0, 0), |(reordered, arrivals, extent), (_, traffic): &CaseFlow<'_>| {
+            let r = pick(traffic);
+            (reordered + r.reordered(), arrivals + r.arrivals(), extent.max(r.extent_max().unwrap_or(0)))
+        })
     };
     let up = sum(|traffic| &traffic.up.reordering);
     let down = sum(|traffic| &traffic.down.reordering);

@@ -18,8 +18,8 @@ fn seen(case: &Case<'_>, up: bool, field: fn(u8) -> u8) -> Seen {
     let mut all = Seen::new();
     for (_, traffic) in &case.flows {
         let marks = if up { &traffic.tos_up } else { &traffic.tos_down };
-        for ((sent, got), n) in &marks.seen {
-            *all.entry(field(*sent)).or_default().entry(field(*got)).or_default() += n;
+        for ((sent, got), n) in marks.seen.iter() {
+            *all.entry(field(sent)).or_default().entry(field(got)).or_default() += n;
         }
     }
     all
@@ -48,7 +48,7 @@ fn direction(up: bool, down: bool) -> Option<Direction> {
 
 fn flows(case: &Case<'_>) -> Vec<String> {
     let marked = |traffic: &Traffic| {
-        [&traffic.tos_up, &traffic.tos_down].iter().any(|m| m.seen.keys().any(|(sent, _)| *sent != 0))
+        [&traffic.tos_up, &traffic.tos_down].iter().any(|m| m.seen.iter().any(|((sent, _), _)| sent != 0))
     };
     case.flows.iter().filter(|(_, traffic)| marked(traffic)).map(|(flow, _)| flow.plan.name.clone()).collect()
 }

@@ -19,7 +19,7 @@ pub(super) fn detect(case: &Case<'_>, explained: &dyn Fn(FlowNo) -> bool) -> Vec
         .iter()
         .filter(|(flow, _)| flow.plan.carrier == Carrier::Udp && flow.plan.purpose == Purpose::Crossed);
     for (flow, traffic) in case.steady_udp().chain(crossed) {
-        let blocks: Vec<_> = traffic.timeline.blocks().map(|(at, counts)| (at, *counts)).collect();
+        let blocks: Vec<_> = traffic.timeline.blocks().collect();
         let length = traffic.timeline.block_length();
         let longest = silences(&blocks).into_iter().max_by_key(|range| range.len());
         match longest.filter(|_| traffic.counts.received > 0) {
