@@ -1,5 +1,6 @@
 //! Watches what lies beside the path, in a thread of its own: the way to the network, the gateway, this host's loopback,
-//! and where the target's name leads. Each second, jittered, so that it is no period of its own.
+//! and where the target's name leads. Twice a second, jittered, so that it is no period of its own: what takes all packets
+//! for a third of a second, again and again, must meet the gateway's answers as well if it is this site's fault.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -19,11 +20,11 @@ use rand::{Rng, SeedableRng};
 use super::gateway::Gateway;
 use crate::engine::Engine;
 
-/// From one second's questions to the next, about.
-const EVERY: Duration = Duration::from_secs(1);
+/// From one question to the next, about.
+const EVERY: Duration = Duration::from_millis(500);
 /// From one look at the name to the next, at least.
 const NAME_EVERY: Duration = Duration::from_secs(60);
-/// What waits for the engine; beyond it a second's answers are dropped.
+/// What waits for the engine; beyond it answers are dropped.
 const MAX_NEWS: usize = 64;
 /// How long the loopback is waited for.
 const LOOPBACK_LIMIT: Duration = Duration::from_millis(400);
@@ -41,7 +42,7 @@ pub(super) struct Watched {
 
 #[derive(Debug)]
 enum News {
-    Second(Watch),
+    Answers(Watch),
     Way { from: Timestamp, to: Timestamp, old: String, new: String },
     Name { at: Timestamp, old: Vec<IpAddr>, new: Vec<IpAddr> },
 }
@@ -90,7 +91,7 @@ impl Watcher {
         self.silent.store(engine.wants_name(clock::now()), Ordering::Relaxed);
         while let Ok(news) = self.news.try_recv() {
             match news {
-                News::Second(watch) => engine.handle_watch(watch),
+                News::Answers(watch) => engine.handle_watch(watch),
                 News::Way { from, to, old, new } => {
                     engine.handle_host(from, to, HostFault::InterfaceChanged { old, new });
                 }
@@ -119,7 +120,7 @@ struct Tell {
 
 impl Tell {
     fn tell(&self, news: News) {
-        // Where the engine is far behind, a second without answers is no loss.
+        // Where the engine is far behind, a moment without answers is no loss.
         if self.tell.try_send(news).is_ok() {
             self.waker.wake();
         }
@@ -150,18 +151,18 @@ impl Task {
         let mut next = clock::now();
         loop {
             let now = clock::now();
-            // A second that was slept through or came late is not made up for.
+            // A question that was slept through or came late is not made up for.
             next = (next + EVERY.mul_f64(self.rng.random_range(0.8..1.2))).max(now);
             match stopped.recv_timeout(next.since(now)) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.second();
+            self.ask();
             self.look_up();
         }
     }
 
-    fn second(&mut self) {
+    fn ask(&mut self) {
         let at = clock::now();
         let (new, route) = way(self.watched.target.ip());
         if new != self.way {
@@ -175,7 +176,7 @@ impl Task {
         }
         let gateway = self.gateway.as_mut().map(Gateway::ask);
         let loopback = self.ask_loopback();
-        self.tell.tell(News::Second(Watch { at, gateway, loopback, interface_up: Some(route.is_some()) }));
+        self.tell.tell(News::Answers(Watch { at, gateway, loopback, interface_up: Some(route.is_some()) }));
     }
 
     /// A datagram to oneself: what this takes, the host takes.
@@ -275,7 +276,7 @@ mod tests {
         let target = "127.0.0.1:9".parse().unwrap();
         let poller = probe_net::wait::Poller::new().unwrap();
         let watcher = Watcher::start(Watched { target, name: None }, poller.waker()).unwrap();
-        let News::Second(watch) = watcher.news.recv_timeout(Duration::from_secs(60)).unwrap() else {
+        let News::Answers(watch) = watcher.news.recv_timeout(Duration::from_secs(60)).unwrap() else {
             panic!("the way changed")
         };
         let loopback = watch.loopback.unwrap();

@@ -142,7 +142,7 @@ impl Engine {
         self.fill_places(now);
     }
 
-    /// Takes in what the gateway, the loopback and the interface answered in the second before.
+    /// Takes in what the gateway, the loopback and the interface answered.
     pub fn handle_watch(&mut self, watch: Watch) {
         self.observe(Observation::Watch(watch));
     }

@@ -1,4 +1,4 @@
-//! The client's watch beside the path, as the driver's thread has it: about each second the gateway is asked by an ICMP
+//! The client's watch beside the path, as the driver's thread has it: about twice a second the gateway is asked by an ICMP
 //! echo, through the rules of the lan as everything else of the host. Its loopback always answers.
 
 use std::net::IpAddr;
@@ -12,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::middlebox::HostAddresses;
 use crate::packet::{Packet, build};
 
-/// From one second's questions to the next, about; and how long an answer is waited for. The driver's own figures.
-const EVERY: Duration = Duration::from_secs(1);
+/// From one question to the next, about; and how long an answer is waited for. The driver's own figures.
+const EVERY: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_millis(700);
 /// The loopback's round trip.
 const LOOPBACK: Duration = Duration::from_micros(30);
@@ -46,7 +46,11 @@ impl Watcher {
 
     /// When [`wake`](Self::wake) is due.
     pub(super) fn due(&self) -> Timestamp {
-        self.asking.map_or(self.next, |asking| (asking.at + LIMIT).min(self.next))
+        match self.asking {
+            Some(asking) if asking.answered.is_none() => asking.at + LIMIT,
+            Some(asking) => (asking.at + LIMIT).min(self.next),
+            None => self.next,
+        }
     }
 
     /// Asks, and tells what was answered.
@@ -64,8 +68,8 @@ impl Watcher {
             self.number = self.number.wrapping_add(1);
             out.extend(build::echo_request(self.host, self.gateway, 1, self.number));
             self.asking = Some(Asking { at: now, answered: None, interface_up });
-            // A second that was slept through is not made up for.
-            self.next = (self.next + EVERY.mul_f64(self.rng.random_range(0.8..1.2))).max(now + LIMIT);
+            // A question that was slept through is not made up for.
+            self.next = (self.next + EVERY.mul_f64(self.rng.random_range(0.8..1.2))).max(now);
         }
         let asked = told?;
         let answer = |who, asked_by, rtt: Option<Duration>| WatchAnswer {

@@ -8,9 +8,9 @@ use crate::observation::{Asked, Watch, WatchAnswer};
 
 /// Stretches without an answer kept of each thing watched; further ones are only counted.
 const MAX_STRETCHES: usize = 1024;
-/// Questions to the gateway whose moments are kept, so that it can be asked what it did in a short loss: a night of one a
+/// Questions to the gateway whose moments are kept, so that it can be asked what it did in a short loss: a night of two a
 /// second.
-const MAX_MOMENTS: usize = 65_536;
+const MAX_MOMENTS: usize = 131_072;
 
 /// One thing that is watched.
 #[derive(Clone, Debug, Default)]
@@ -22,12 +22,19 @@ pub struct Watched {
     /// Stretches without an answer: from the first question that failed to the next one that did not, or to the last.
     pub down: Vec<(Timestamp, Timestamp)>,
     is_down: bool,
+}
+
+/// One thing that is watched, every question to it by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Questioned {
+    /// The questions together.
+    pub watched: Watched,
     /// When it was first asked.
     first: Option<Timestamp>,
     moments: Vec<Moment>,
 }
 
-/// A question: milliseconds since the first one, and in the lowest bit whether it was answered. A night has 43,200.
+/// A question: milliseconds since the first one, and in the lowest bit whether it was answered.
 #[derive(Clone, Copy, Debug)]
 struct Moment(u32);
 
@@ -50,10 +57,6 @@ impl Watched {
     fn note(&mut self, at: Timestamp, answered: bool) {
         self.asked += 1;
         self.failed += u64::from(!answered);
-        let since_first = at.since(*self.first.get_or_insert(at));
-        if self.moments.len() < MAX_MOMENTS {
-            self.moments.push(Moment::new(since_first, answered));
-        }
         match (self.is_down, answered) {
             (false, false) if self.down.len() < MAX_STRETCHES => self.down.push((at, at)),
             (true, _) => {
@@ -66,6 +69,27 @@ impl Watched {
         self.is_down = !answered;
     }
 
+    /// Whether it did not answer at some moment of a time.
+    pub fn failed_within(&self, from: Timestamp, to: Timestamp) -> bool {
+        // A stretch ends with the first question that was answered.
+        self.down.iter().any(|(a, b)| *a <= to && (*b > from || *a >= from))
+    }
+
+    /// Whether it can be asked at all, and answers as a rule: one that never answers tells nothing.
+    pub fn tells(&self) -> bool {
+        self.asked > 0 && self.failed * 2 < self.asked
+    }
+}
+
+impl Questioned {
+    fn note(&mut self, at: Timestamp, answered: bool) {
+        self.watched.note(at, answered);
+        let since_first = at.since(*self.first.get_or_insert(at));
+        if self.moments.len() < MAX_MOMENTS {
+            self.moments.push(Moment::new(since_first, answered));
+        }
+    }
+
     /// Questions between two moments, both included, to the millisecond: how many, and how many of them failed.
     pub fn between(&self, from: Timestamp, to: Timestamp) -> (u64, u64) {
         let Some(start) = self.first.filter(|start| *start <= to) else { return (0, 0) };
@@ -76,9 +100,9 @@ impl Watched {
         inside.fold((0, 0), |(asked, failed), moment| (asked + 1, failed + u64::from(!moment.is_answered())))
     }
 
-    /// Whether it can be asked at all, and answers as a rule: one that never answers tells nothing.
+    /// Whether it can be asked at all, and answers as a rule.
     pub fn tells(&self) -> bool {
-        self.asked > 0 && self.failed * 2 < self.asked
+        self.watched.tells()
     }
 }
 
@@ -86,7 +110,7 @@ impl Watched {
 #[derive(Clone, Debug, Default)]
 pub struct Watches {
     /// The default gateway.
-    pub gateway: Watched,
+    pub gateway: Questioned,
     /// This host's own loopback.
     pub loopback: Watched,
     /// The interface that leads to the target.
@@ -100,7 +124,7 @@ impl Watches {
     pub fn gateway_was_down(&self, from: Timestamp, to: Timestamp) -> bool {
         let margin = Duration::from_secs(2);
         self.gateway.tells()
-            && self.gateway.down.iter().any(|(a, b)| *a <= to + margin && *b + margin >= from)
+            && self.gateway.watched.down.iter().any(|(a, b)| *a <= to + margin && *b + margin >= from)
     }
 
     pub(super) fn note(&mut self, o: &Watch) {
@@ -125,17 +149,20 @@ mod tests {
     #[test]
     fn stretches_begin_and_end_with_the_questions() {
         let at = |n: u64| Timestamp(7) + Duration::from_secs(100 + n);
-        let mut watched = Watched::default();
-        assert_eq!(watched.between(at(0), at(9)), (0, 0));
+        let mut asked = Questioned::default();
+        assert_eq!(asked.between(at(0), at(9)), (0, 0));
         for n in 0..20 {
-            watched.note(at(n), !(5..8).contains(&n) && n < 18);
+            asked.note(at(n), !(5..8).contains(&n) && n < 18);
         }
-        assert_eq!(watched.down, [(at(5), at(8)), (at(18), at(19))]);
-        assert_eq!(watched.between(at(4), at(9)), (6, 3));
-        assert_eq!(watched.between(at(9), at(17)), (9, 0));
-        assert_eq!(watched.between(Timestamp(0), at(3)), (4, 0));
-        assert_eq!(watched.between(Timestamp(0), Timestamp(50)), (0, 0));
-        assert!(watched.tells());
+        assert_eq!(asked.watched.down, [(at(5), at(8)), (at(18), at(19))]);
+        assert_eq!(asked.between(at(4), at(9)), (6, 3));
+        assert_eq!(asked.between(at(9), at(17)), (9, 0));
+        assert_eq!(asked.between(Timestamp(0), at(3)), (4, 0));
+        assert_eq!(asked.between(Timestamp(0), Timestamp(50)), (0, 0));
+        assert!(asked.tells());
+        let is_down = |from, to| asked.watched.failed_within(at(from), at(to));
+        assert!(is_down(7, 9) && is_down(0, 5) && is_down(18, 30));
+        assert!(!is_down(8, 17) && !is_down(0, 4));
         assert!(!Watched::default().tells());
     }
 }

@@ -18,6 +18,8 @@ pub(super) const HELD: Duration = Duration::from_millis(150);
 const FIRST_WITHIN: Duration = Duration::from_millis(700);
 /// The rate behind a limit is measured for so long.
 const MEASURED: Duration = Duration::from_millis(250);
+/// Less than this tells no rate.
+const SHORTEST: Duration = Duration::from_millis(100);
 /// After a hold the step goes on so long, so that its end is seen.
 const RECOVERED: Duration = Duration::from_millis(60);
 /// What a whole step may lose before its rate is above a limit: a limit just below the highest rate shows no more.
@@ -75,6 +77,8 @@ pub(super) struct Watch {
     /// When more arrived the last time.
     grown: Timestamp,
     trouble: Option<(Timestamp, u64)>,
+    /// When what had arrived by then was heard of.
+    troubled: Timestamp,
     was_held: bool,
     recovered: Option<Timestamp>,
     lowest: i64,
@@ -118,6 +122,7 @@ impl Watch {
             latest: None,
             grown: begun,
             trouble: None,
+            troubled: begun,
             was_held: false,
             recovered: None,
             lowest: i64::MAX,
@@ -146,10 +151,12 @@ impl Watch {
         let missing = p.sent - p.received as f64;
         let under_way = *self.under_way.get_or_insert(missing);
         self.missing.note(now, missing);
-        self.latest = Some((now, p));
+        // By when it was heard of: acknowledgements are sparse, and a rate taken in between them would be off.
+        self.latest = Some((self.grown, p));
         let allowed = (self.rate * MISSING).max(MISSING_PACKETS);
         if self.trouble.is_none() && missing - under_way > allowed {
             self.trouble = Some((now, p.received));
+            self.troubled = self.grown;
         }
         // What was missing has come: it was late, not lost, and a stall of either end is no limit.
         let is_late = self.trouble.is_some_and(|(_, received)| received > 0);
@@ -163,7 +170,7 @@ impl Watch {
             self.recovered = None;
         }
         if self.later.is_none() && now.since(self.begun) >= Duration::from_millis(400) {
-            self.later = Some((now, p.received));
+            self.later = Some((self.grown, p.received));
         }
     }
 
@@ -183,7 +190,7 @@ impl Watch {
         let Some((now, latest)) = self.latest else {
             return if self.trouble.is_some() { held } else { Shown::Free };
         };
-        let Some((at, received)) = self.trouble else {
+        let Some((_, received)) = self.trouble else {
             let lost = self.missing.least() - self.under_way.unwrap_or(0.0);
             return match self.later.filter(|(at, _)| now.since(*at) >= MEASURED) {
                 Some((at, before)) if lost >= WHOLE_PACKETS && lost >= WHOLE * latest.sent => {
@@ -195,12 +202,20 @@ impl Watch {
         if self.was_held {
             return held;
         }
-        // The later part of a long step is steadier than what followed the first trouble.
-        let steadier = |(later, _): &(Timestamp, u64)| *later > at && now.since(*later) >= MEASURED;
+        let at = self.troubled;
+        // The later part of a long step is steadier than what followed the first trouble, or tells more than what followed
+        // one just before the end.
+        let steadier = |(later, _): &(Timestamp, u64)| {
+            (*later > at || now.since(at) < SHORTEST) && now.since(*later) >= MEASURED
+        };
         let (at, received) = self.later.filter(steadier).unwrap_or((at, received));
         let time = now.since(at).as_secs_f64();
         let got = latest.received.saturating_sub(received) as f64;
-        if time < 0.1 || got < 3.0 { held } else { Shown::Limited((got / time).min(self.rate)) }
+        if time < SHORTEST.as_secs_f64() || got < 3.0 {
+            held
+        } else {
+            Shown::Limited((got / time).min(self.rate))
+        }
     }
 
     /// Whether packets of the step still wait on the path.
@@ -265,6 +280,23 @@ mod tests {
         let shown = run(2000.0, 2200, bucket(1900.0, 20.0)).1;
         let Shown::Limited(rate) = shown else { panic!("{shown:?}") };
         assert!((rate / 1900.0 - 1.0).abs() < 0.02, "{rate}");
+    }
+
+    #[test]
+    fn a_queue_that_only_just_shows_at_the_end_is_measured_by_the_whole_step() {
+        let start = Timestamp(1_000_000_000);
+        let mut watch = Watch::new(start, 2_000.0);
+        for ms in (10..=700u64).step_by(10) {
+            // At 680 ms what was on its way so far is more than is allowed to be missing.
+            let (sent, behind) = (ms * 2, if ms >= 680 { 130 } else { ms / 10 });
+            let received = sent.saturating_sub(behind);
+            watch.note(
+                start + Duration::from_millis(ms),
+                Some(Progress { sent: sent as f64, received, delay: 0 }),
+            );
+        }
+        let Shown::Limited(rate) = watch.shown() else { panic!("something is missing") };
+        assert!((1_500.0..1_990.0).contains(&rate), "{rate}");
     }
 
     #[test]

@@ -141,7 +141,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
 fn unsent(case: &Case<'_>, silences: &[Silence]) -> Vec<Silence> {
     let watches = &case.evidence.watches;
     let ways = case.lost_ways().into_iter().filter(|way| way.same).map(|way| (way.from_s, way.to_s));
-    let down = watches.gateway.down.iter().filter(|_| watches.gateway.tells());
+    let down = watches.gateway.watched.down.iter().filter(|_| watches.gateway.tells());
     let down = down.map(|(from, to)| (case.evidence.seconds(*from), case.evidence.seconds(*to)));
     let end = case.evidence.last.map_or(0.0, |last| case.evidence.seconds(last));
     let mut found: Vec<Silence> = Vec::new();
@@ -162,7 +162,7 @@ fn gateway(case: &Case<'_>, silence: &Silence) -> Option<bool> {
     let watches = &case.evidence.watches;
     let at = |s: f64| case.evidence.start() + std::time::Duration::from_secs_f64(s.max(0.0));
     let (from, to) = (at(silence.from_s), at(silence.to_s));
-    if watches.interface.between(from, to).1 > 0 {
+    if watches.interface.failed_within(from, to) {
         return Some(false);
     }
     if !watches.gateway.tells() {
