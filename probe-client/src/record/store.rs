@@ -16,7 +16,7 @@ use crate::judge::JUDGEMENT;
 use rows::Row;
 
 /// Probes that are folded into one chunk: large enough for columns to be small, small enough to hold in memory.
-const FOLD_PROBES: usize = 16_384;
+const FOLD_PROBES: usize = 8_192;
 /// Probes are folded after this time, however few they are.
 const FOLD_AFTER: Duration = Duration::from_secs(300);
 /// What is held back in memory while the disk takes nothing, at most: hours of a soak, since it is held compressed.

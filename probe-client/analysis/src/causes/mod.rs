@@ -138,7 +138,13 @@ pub static DETECTORS: &[Detector] = &[
         &[Cause::MtuBlackHole, Cause::FragmentsDropped, Cause::UdpBlocked],
     ),
     // Loss, order and duplicates.
-    row(Cause::BadPathMember, loss::bad_path_member::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
+    // A load goes over few flows: where some ports lose and others do not, one that is slow beside one that is not is no
+    // more than that.
+    row(
+        Cause::BadPathMember,
+        loss::bad_path_member::detect,
+        &[Cause::LossyPath, Cause::OneWayLoss, Cause::FlowThrottled, Cause::UdpDeprioritized],
+    ),
     row(Cause::Congestion, loss::congestion::detect, &[Cause::LossyPath, Cause::OneWayLoss]),
     row(Cause::OneWayLoss, loss::one_way_loss::detect, &[Cause::LossyPath]),
     row(Cause::LossyPath, loss::lossy_path::detect, &[]),
@@ -420,6 +426,16 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         let of_rate = [Cause::UdpPolicer, Cause::UdpShaper, Cause::RateLimit];
         claims.retain(|claim| claim.probability >= thresholds::CERTAIN || !of_rate.contains(&claim.cause));
     }
+    // Where UDP waits behind TCP, the line is full: how much it carries is no riddle.
+    let full: Vec<_> = claims
+        .iter()
+        .filter(|c| c.cause == Cause::UdpDeprioritized && c.probability >= thresholds::CERTAIN)
+        .map(|c| c.direction)
+        .collect();
+    claims.retain(|claim| {
+        let is_rate = matches!(claim.cause, Cause::UdpShaper | Cause::RateLimit);
+        claim.probability >= thresholds::CERTAIN || !is_rate || !full.contains(&claim.direction)
+    });
     // What does not open is no riddle where something certain says why.
     let certain: Vec<(Option<std::net::SocketAddr>, &[Carrier])> = claims
         .iter()

@@ -9,8 +9,12 @@ pub const CERTAIN: f64 = 0.95;
 /// a thousand clean runs see one false accusation at most.
 pub const FALSE_ALARM: f64 = 1e-4;
 
-/// Chance that symmetric loss is called one-sided, or classes that are alike are called different.
-pub const WRONG_SIDE: f64 = 0.01;
+/// Chance that classes that are alike are called different.
+pub const WRONG_CLASS: f64 = 0.01;
+
+/// Chance that symmetric loss is called one-sided. Ten times stricter than one finding in a hundred: a burst that goes on
+/// into the next half-second makes it a little more likely than the test says.
+pub const WRONG_SIDE: f64 = 0.001;
 
 /// So many times the other direction's loss is clearly more: what is surely more need not matter to anybody.
 pub const CLEARLY_MORE: f64 = 1.5;

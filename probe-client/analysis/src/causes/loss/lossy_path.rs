@@ -93,7 +93,7 @@ fn quic_differs(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let p = fisher_at_least(own_lost, own_sent, lost, sent);
-    (p < thresholds::WRONG_SIDE / 2.0).then(|| Evidence {
+    (p < thresholds::WRONG_CLASS / 2.0).then(|| Evidence {
         flows,
         says: format!("QUIC lost {lost} of {sent} datagrams, plain UDP {own_lost} of {own_sent}"),
         test: Some("Fisher's exact test".to_owned()),

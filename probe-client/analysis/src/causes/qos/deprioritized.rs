@@ -156,8 +156,10 @@ pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
         let (tcp_got, _) = in_time(tcp);
         let whole = udp_got + tcp_got;
         let rate = udp.offered_bps as f64 / 8.0;
+        // Another flow may go another way.
         let is_alone_fine = alone
             .iter()
+            .filter(|s| s.flow == udp.flow)
             .filter_map(|s| s.through(true))
             .any(|t| t.sent >= 0.95 * rate && t.loss() <= FINE_ALONE);
         let mut of_tcp = probes(case, udp, true);
