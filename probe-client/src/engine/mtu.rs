@@ -18,18 +18,24 @@ const FLOOR: u32 = 576;
 const USUAL: u32 = 1500;
 /// Packets of one size before it counts as too large: at 10 % loss all of them are lost once in 10,000.
 const COPIES: u32 = 4;
+/// Packets of the smallest size that did not get through, at the end, each by itself: a burst of loss takes all copies that
+/// are sent at once, and must not be taken for a limit.
+const CONFIRMS: u32 = 3;
 /// Shortest wait for an answer.
 const MIN_WAIT: Duration = Duration::from_millis(300);
 /// Replies that the listener held back while the flow's new address was not proven, before the search is given up.
 const MAX_HELD_BACK: u32 = 32;
 
 /// One way's search: bisection between what passed and what did not.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Side {
     largest: Option<u32>,
-    smallest_lost: Option<u32>,
+    /// Sizes that did not get through, the smallest last: where one does after all, the one before it counts.
+    lost: Vec<u32>,
     trying: u32,
     sent: u32,
+    /// The smallest size that did not get through is tried once more.
+    confirms: bool,
     /// Until then an answer may still come: nothing more is sent, and nothing taken for lost.
     due: Timestamp,
     done: bool,
@@ -39,12 +45,17 @@ impl Side {
     fn new(first: u32, enabled: bool) -> Self {
         Self {
             largest: None,
-            smallest_lost: None,
+            lost: Vec::new(),
             trying: first,
             sent: 0,
+            confirms: false,
             due: Timestamp::ZERO,
             done: !enabled,
         }
+    }
+
+    fn smallest_lost(&self) -> Option<u32> {
+        self.lost.last().copied()
     }
 
     fn passed(&mut self, size: u32) {
@@ -52,28 +63,35 @@ impl Side {
             self.largest = Some(size);
         }
         // It was late, not lost.
-        self.smallest_lost = self.smallest_lost.filter(|lost| *lost > size);
+        self.lost.retain(|lost| *lost > size);
         if !self.done && size >= self.trying {
+            self.confirms = false;
             self.next();
         }
     }
 
     fn failed(&mut self) {
-        self.smallest_lost = Some(self.smallest_lost.map_or(self.trying, |s| s.min(self.trying)));
+        if self.confirms {
+            self.done = true;
+            return;
+        }
+        if self.smallest_lost().is_none_or(|lost| self.trying < lost) {
+            self.lost.push(self.trying);
+        }
         self.next();
     }
 
     fn next(&mut self) {
         self.sent = 0;
         self.due = Timestamp::ZERO;
-        self.trying = match (self.largest, self.smallest_lost) {
+        self.trying = match (self.largest, self.smallest_lost()) {
             (Some(_), None) => {
                 self.done = true;
                 return;
             }
             (Some(largest), Some(lost)) if largest + 1 >= lost => {
-                self.done = true;
-                return;
+                self.confirms = true;
+                lost
             }
             (Some(largest), Some(lost)) => largest + (lost - largest) / 2,
             (None, Some(lost)) if lost > BASE => BASE,
@@ -83,6 +101,16 @@ impl Side {
                 return;
             }
         };
+    }
+
+    /// How many packets are sent of a size at most, and how many of these now.
+    fn copies(&self) -> (u32, u32) {
+        match (self.confirms, self.sent) {
+            (true, _) => (CONFIRMS, 1),
+            // One at first; the others only where it stays unanswered.
+            (false, 0) => (COPIES, 1),
+            (false, _) => (COPIES, COPIES - 1),
+        }
     }
 }
 
@@ -133,12 +161,11 @@ impl Search {
             if side.done || now < side.due {
                 continue;
             }
-            if side.sent >= COPIES {
+            if side.sent >= side.copies().0 {
                 side.failed();
             }
             if !side.done {
-                // One at first; the others only where it stays unanswered.
-                let copies = if side.sent == 0 { 1 } else { COPIES - 1 };
+                let (_, copies) = side.copies();
                 side.sent += copies;
                 side.due = now + wait;
                 let record_len = (side.trying - self.header) as usize;
@@ -223,12 +250,12 @@ impl Engine {
         search.reported = true;
         let search = search.clone();
         for (up, side) in [(true, search.up), (false, search.down)] {
-            if side.largest.is_some() || side.smallest_lost.is_some() {
+            if side.largest.is_some() || side.smallest_lost().is_some() {
                 self.observe(Observation::PathMtu(PathMtu {
                     flow: no,
                     up,
                     largest: side.largest,
-                    smallest_lost: side.smallest_lost,
+                    smallest_lost: side.smallest_lost(),
                     told: search.told,
                     interface: search.interface,
                 }));
@@ -269,7 +296,7 @@ mod tests {
             let found = search(mtu, 1500, |_| false);
             assert_eq!(found.up.largest, Some(mtu), "up {mtu}");
             assert_eq!(found.down.largest, Some(1500));
-            assert_eq!(found.up.smallest_lost, (mtu < 1500).then_some(mtu + 1));
+            assert_eq!(found.up.smallest_lost(), (mtu < 1500).then_some(mtu + 1));
             assert_eq!(search(1500, mtu, |_| false).down.largest, Some(mtu), "down {mtu}");
         }
     }
@@ -302,15 +329,29 @@ mod tests {
             }
         }
         search.due(now + MIN_WAIT, MIN_WAIT);
-        assert_eq!(search.up.smallest_lost, Some(1500));
+        assert_eq!(search.up.smallest_lost(), Some(1500));
         search.answered(0);
-        assert_eq!((search.up.largest, search.up.smallest_lost), (Some(1500), None));
+        assert_eq!((search.up.largest, search.up.smallest_lost()), (Some(1500), None));
+    }
+
+    #[test]
+    fn a_burst_of_loss_is_no_limit() {
+        // All copies of the first size are lost, and of one in the midst of the search.
+        for burst in [0..8, 10..22, 14..30] {
+            let found = search(1500, 1400, |seq| burst.contains(&seq));
+            assert_eq!((found.up.largest, found.up.smallest_lost()), (Some(1500), None), "{burst:?}");
+            assert_eq!(
+                (found.down.largest, found.down.smallest_lost()),
+                (Some(1400), Some(1401)),
+                "{burst:?}"
+            );
+        }
     }
 
     #[test]
     fn single_losses_do_not_mislead_and_a_dead_path_ends_the_search() {
         assert_eq!(search(1400, 1500, |seq| seq % 3 == 0).up.largest, Some(1400));
         let dead = search(100, 100, |_| true);
-        assert_eq!((dead.up.largest, dead.up.smallest_lost), (None, Some(FLOOR)));
+        assert_eq!((dead.up.largest, dead.up.smallest_lost()), (None, Some(FLOOR)));
     }
 }
