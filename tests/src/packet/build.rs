@@ -232,3 +232,16 @@ pub fn quoted(packet: &Packet) -> Option<Packet> {
     let quoted = Packet::parse(bytes).ok()?;
     matches!(quoted.protocol(), Protocol::Udp | Protocol::Tcp | Protocol::Icmp).then_some(quoted)
 }
+
+/// The largest packet that the next link takes, where an ICMP error says that one was too big.
+pub fn next_mtu(packet: &Packet) -> Option<u32> {
+    let told = packet.icmp()?;
+    if told != if packet.is_v6() { (2, 0) } else { (3, 4) } {
+        return None;
+    }
+    // RFC 1191: the last two bytes of the header's second word; RFC 4443: all four.
+    let header = packet.bytes().len() - packet.payload().len() - 4;
+    let word = packet.bytes().get(header..header + 4)?;
+    let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+    Some(if packet.is_v6() { word } else { word & 0xffff }).filter(|mtu| *mtu > 0)
+}

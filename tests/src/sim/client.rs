@@ -336,7 +336,7 @@ impl ClientHost {
         let Some((kind, code)) = packet.icmp() else { return };
         let too_big = if packet.is_v6() { kind == 2 } else { (kind, code) == (3, 4) };
         let refused = if packet.is_v6() { (kind, code) == (1, 4) } else { (kind, code) == (3, 3) };
-        let mtu = too_big.then(|| next_mtu(packet)).flatten();
+        let mtu = build::next_mtu(packet);
         let says = match (too_big, refused) {
             (true, _) => "the datagram is too big",
             (_, true) => "nothing listens there",
@@ -694,12 +694,4 @@ impl ClientHost {
 enum News {
     Stream(StreamNews),
     Quic(QuicNews),
-}
-
-fn next_mtu(packet: &Packet) -> Option<u32> {
-    // RFC 1191: the last two bytes of the header's second word; RFC 4443: all four.
-    let header = packet.bytes().len() - packet.payload().len() - 4;
-    let word = packet.bytes().get(header..header + 4)?;
-    let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
-    Some(if packet.is_v6() { word } else { word & 0xffff }).filter(|mtu| *mtu > 0)
 }

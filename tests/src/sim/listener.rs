@@ -412,9 +412,24 @@ impl ListenerHost {
                 let mut packet = packet;
                 if build::echo_reply(&mut packet) {
                     io.out.push(packet);
+                } else if let Some(mtu) = build::next_mtu(&packet) {
+                    self.too_big(&packet, mtu);
+                    self.serve(now, io);
                 }
             }
             Protocol::Other => {}
+        }
+    }
+
+    /// A segment did not fit: its connection sends smaller ones from now on.
+    fn too_big(&mut self, packet: &Packet, mtu: u32) {
+        let Some(quoted) = build::quoted(packet).filter(|quoted| quoted.protocol() == Protocol::Tcp) else {
+            return;
+        };
+        let connection = self.process.as_mut().and_then(|p| p.connections.get_mut(&quoted.to()));
+        if let Some(connection) = connection {
+            connection.tcp.icmp(Some(mtu), false, "");
+            self.due = None;
         }
     }
 
