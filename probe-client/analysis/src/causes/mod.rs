@@ -426,16 +426,6 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         let of_rate = [Cause::UdpPolicer, Cause::UdpShaper, Cause::RateLimit];
         claims.retain(|claim| claim.probability >= thresholds::CERTAIN || !of_rate.contains(&claim.cause));
     }
-    // Where UDP waits behind TCP, the line is full: how much it carries is no riddle.
-    let full: Vec<_> = claims
-        .iter()
-        .filter(|c| c.cause == Cause::UdpDeprioritized && c.probability >= thresholds::CERTAIN)
-        .map(|c| c.direction)
-        .collect();
-    claims.retain(|claim| {
-        let is_rate = matches!(claim.cause, Cause::UdpShaper | Cause::RateLimit);
-        claim.probability >= thresholds::CERTAIN || !is_rate || !full.contains(&claim.direction)
-    });
     // What does not open is no riddle where something certain says why.
     let certain: Vec<(Option<std::net::SocketAddr>, &[Carrier])> = claims
         .iter()

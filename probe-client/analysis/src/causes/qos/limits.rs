@@ -11,10 +11,10 @@ use probe_protocol::wire::hello::Carrier;
 use super::measure::{self, Kind, Measured};
 use super::series::{self, Stream, Stretch};
 use super::{deprioritized, hold, steps, throttled};
-use crate::causes::thresholds::{CERTAIN, FALSE_ALARM};
+use crate::causes::thresholds::{BENIGN_LOSS, CERTAIN, FALSE_ALARM};
 use crate::causes::{Case, Claim};
 use crate::observation::{HostFault, LoadExperiment};
-use crate::stats::hypothesis::fisher_at_least;
+use crate::stats::hypothesis::{binomial_at_least, fisher_at_least};
 
 /// TCP must beat a limit by so much not to be bound by it.
 const BEATS: f64 = 1.2;
@@ -25,6 +25,10 @@ const PASSES: (f64, f64) = (1.07, 0.97);
 const MEETS: f64 = 1.1;
 /// TCP that gets less than this share of it is held down by something else, as far as we know.
 const HELD_DOWN: f64 = 0.3;
+/// TCP that loses as well may be slowed to this share of a limit by a small bucket: it is cut to nothing again and again.
+const SLOWED: f64 = 0.1;
+/// So many segments that had to be sent again are no chance on a path that loses nothing else.
+const SENT_AGAIN: u64 = 12;
 /// TCP must have been offered so much more than the limit.
 const OFFERED: f64 = 1.25;
 /// Added delay from which a full line harms everybody, seconds.
@@ -275,6 +279,10 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
     // Or TCP takes from the same bucket: UDP that passes alone loses beside it.
     let taken = tcp.sustained <= MEETS * rate && found.is_sure;
     let taken = taken.then(|| takes_from_the_same(case, direction)).flatten();
+    let taken = taken.or_else(|| {
+        let is_slower = tcp.sustained <= MEETS * rate && tcp.sustained >= SLOWED * rate && found.is_sure;
+        is_slower.then(|| loses_too(case, direction, tcp)).flatten()
+    });
     let probability = if (meets && tried) || taken.is_some() { 0.97 } else { 0.6 };
     if let Some(wait) = shares.filter(|_| probability < CERTAIN && found.is_sure) {
         return by_queue(wait);
@@ -291,6 +299,29 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
         claims.push(bloat(case, direction, found));
     }
     claims
+}
+
+/// TCP alone loses too once it is fast, on a path that loses nothing at a lower rate. A small bucket slows TCP far below the
+/// rate that it enforces, so that its own rate may not tell.
+fn loses_too(case: &Case<'_>, direction: Direction, tcp: &Stream) -> Option<Evidence> {
+    let view = case.evidence.flows.get(&tcp.flow)?.tcp?;
+    let sender = if direction == Direction::Up { view.client } else { view.listener };
+    let again = u64::from(sender?.retransmits);
+    // Segments that are overtaken are sent again as well.
+    let (mut overtaken, mut lost, mut sent) = (0, 0, 0);
+    for (_, traffic) in case.steady_udp() {
+        overtaken += traffic.reordered;
+        lost += traffic.counts.lost();
+        sent += traffic.counts.sent;
+    }
+    let is_quiet = binomial_at_least(lost + overtaken, sent, BENIGN_LOSS) > FALSE_ALARM;
+    (is_quiet && again >= SENT_AGAIN).then(|| Evidence {
+        flows: vec![case.evidence.name(tcp.flow)],
+        says: format!(
+            "TCP under load had to send {again} segments again, while at a slow rate {lost} of {sent} packets were lost"
+        ),
+        ..Evidence::default()
+    })
 }
 
 /// UDP at a rate that passes alone, which loses beside TCP.
