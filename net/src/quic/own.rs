@@ -14,10 +14,11 @@ use super::{Arrival, Datagrams};
 use crate::clock;
 use crate::udp::{Fault, NetError, Outgoing, RecvBatch, UdpSocket};
 
-/// Datagrams read with one call: as many as quinn asks for.
-const BATCH: usize = 32;
-/// The longest datagram taken; quinn is told no larger path MTU than its configuration has, 1452 by default.
-const CAPACITY: usize = 9_216;
+/// Datagrams read with one call. A client has a dozen such sockets, and their buffers are most of what it holds.
+const BATCH: usize = 16;
+/// The longest datagram taken: quinn lets its peer send up to 1,472 bytes (`max_udp_payload_size` by default), and the path
+/// MTU is not looked for.
+const CAPACITY: usize = 2_048;
 
 /// A [`Datagrams`] over a UDP socket that nobody else reads.
 #[derive(Debug)]

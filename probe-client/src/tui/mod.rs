@@ -102,6 +102,7 @@ fn show(subject: &Subject, terminal: bool, news: &Receiver<News>) {
     if terminal && matches!(std::panic::catch_unwind(drawn), Ok(Ok(()))) {
         return;
     }
+    state.charts = false;
     lines::run(&mut state, &subject.file, news);
 }
 

@@ -68,6 +68,8 @@ struct Gathered {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) target: String,
+    /// Single flows are drawn: lines tell of all together.
+    pub(crate) charts: bool,
     /// How long is measured; none for until it is stopped.
     pub(crate) length: Option<Duration>,
     pub(crate) start: Option<Timestamp>,
@@ -103,7 +105,8 @@ fn row(name: &str) -> Row {
 }
 
 impl Row {
-    fn probe(&mut self, probe: &Probe, at: Duration) {
+    /// Counts a probe; `at`: since the run's start, where it is to be drawn.
+    fn probe(&mut self, probe: &Probe, at: Option<Duration>) {
         match probe.fate {
             Fate::Excluded(_) => {
                 self.excluded += 1;
@@ -119,7 +122,9 @@ impl Row {
             .reply
             .map(|reply| reply.kernel.unwrap_or(reply.at).since(probe.sent).saturating_sub(reply.dwell));
         self.rtt = rtt.or(self.rtt);
-        self.series.add(at, rtt);
+        if let Some(at) = at {
+            self.series.add(at, rtt);
+        }
     }
 
     /// All that were lost.
@@ -130,7 +135,7 @@ impl Row {
 
 impl State {
     pub(crate) fn new(target: String, length: Option<Duration>) -> Self {
-        Self { target, length, all: Some(row("all flows")), ..Self::default() }
+        Self { target, charts: true, length, all: Some(row("all flows")), ..Self::default() }
     }
 
     /// Takes what was seen, and where the run is.
@@ -161,10 +166,10 @@ impl State {
             Observation::Probe(o) => {
                 let at = since(self.start, o.sent);
                 if let Some(row) = self.rows.get_mut(&o.flow) {
-                    row.probe(o, at);
+                    row.probe(o, self.charts.then_some(at));
                 }
                 if let Some(all) = &mut self.all {
-                    all.probe(o, at);
+                    all.probe(o, Some(at));
                 }
             }
             Observation::Silence(o) => {
