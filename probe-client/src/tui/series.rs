@@ -12,15 +12,14 @@ const NEAR_BIN: Duration = Duration::from_secs(1);
 const FAR: usize = 720;
 const FAR_BIN: Duration = Duration::from_secs(10);
 
-/// What happened within one bin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What happened within one bin: 16 bytes, of which a terminal's view holds a hundred thousand.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Bin {
     /// Probes that count.
     pub(crate) sent: u32,
     /// Lost, whichever way.
     pub(crate) lost: u32,
-    answered: u32,
-    sum_us: u64,
+    sum_us: f32,
     most_us: u32,
 }
 
@@ -31,8 +30,7 @@ impl Bin {
             None => self.lost += 1,
             Some(rtt) => {
                 let us = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
-                self.answered += 1;
-                self.sum_us += u64::from(us);
+                self.sum_us += us as f32;
                 self.most_us = self.most_us.max(us);
             }
         }
@@ -41,19 +39,22 @@ impl Bin {
     fn merge(&mut self, other: &Self) {
         self.sent += other.sent;
         self.lost += other.lost;
-        self.answered += other.answered;
         self.sum_us += other.sum_us;
         self.most_us = self.most_us.max(other.most_us);
     }
 
+    fn answered(&self) -> u32 {
+        self.sent - self.lost
+    }
+
     /// Mean round trip, milliseconds.
     pub(crate) fn mean_ms(&self) -> Option<f64> {
-        (self.answered > 0).then(|| self.sum_us as f64 / f64::from(self.answered) / 1e3)
+        (self.answered() > 0).then(|| f64::from(self.sum_us) / f64::from(self.answered()) / 1e3)
     }
 
     /// Longest round trip, milliseconds.
     pub(crate) fn most_ms(&self) -> Option<f64> {
-        (self.answered > 0).then(|| f64::from(self.most_us) / 1e3)
+        (self.answered() > 0).then(|| f64::from(self.most_us) / 1e3)
     }
 }
 
