@@ -45,6 +45,9 @@ const MOVE_MARGIN: f64 = 10.0;
 /// slowest flow and its question, seconds.
 const TURNED_AWAY_MARGIN: f64 = 5.0;
 
+/// The slow flows come to so many times their mean rate at times: those of different rates and sizes begin by turns.
+const OWN_PEAKS: f64 = 3.0;
+
 /// How the way to the network is called where there is none.
 const NO_WAY: &str = "none";
 
@@ -237,6 +240,22 @@ impl<'e> Case<'e> {
         })
     }
 
+    /// What the flows of datagrams that are no load send together, bits per second, in the time in which any of them does.
+    fn slow_bps(&self) -> f64 {
+        let is_slow = |flow: &FlowEvidence| {
+            matches!(flow.plan.carrier, Carrier::Udp | Carrier::Quic | Carrier::QuicInverse)
+                && !matches!(flow.plan.purpose, Purpose::Bulk | Purpose::Loaded)
+        };
+        let slow = self.flows.iter().filter(|(flow, _)| is_slow(flow)).map(|(_, traffic)| traffic);
+        let (mut bytes, mut span) = (0, None::<(Timestamp, Timestamp)>);
+        for (first, last, sent) in slow.filter_map(|t| Some((t.first?, t.last?, t.bytes))) {
+            bytes += sent;
+            span = Some(span.map_or((first, last), |(a, b)| (a.min(first), b.max(last))));
+        }
+        let seconds = span.map_or(0.0, |(first, last)| last.since(first).as_secs_f64());
+        bytes as f64 * 8.0 / seconds.max(1.0)
+    }
+
     /// When the listener turned the client away in the middle of the run, and with which words and version: its admin took
     /// the invite back, or the invite's time was over. What happens from then on is no doing of the path's.
     pub fn turned_away(&self) -> Option<(Timestamp, Refusal, [u8; 3])> {
@@ -425,6 +444,17 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     if claims.iter().any(is_member) {
         let of_rate = [Cause::UdpPolicer, Cause::UdpShaper, Cause::RateLimit];
         claims.retain(|claim| claim.probability >= thresholds::CERTAIN || !of_rate.contains(&claim.cause));
+    }
+    // A limit that the slow flows reach together takes packets of whichever comes at the wrong moment: some ports, and some
+    // ages, by chance or by their rhythm again and again.
+    let slow = OWN_PEAKS * case.slow_bps();
+    let is_low = |claim: &Claim| {
+        matches!(claim.cause, Cause::UdpPolicer | Cause::RateLimit)
+            && claim.probability >= thresholds::CERTAIN
+            && claim.parameters.rate_bps.is_some_and(|rate| (rate as f64) < slow)
+    };
+    if claims.iter().any(is_low) {
+        claims.retain(|claim| !matches!(claim.cause, Cause::BadPathMember | Cause::StaleFlowState));
     }
     // What does not open is no riddle where something certain says why.
     let certain: Vec<(Option<std::net::SocketAddr>, &[Carrier])> = claims
