@@ -99,6 +99,9 @@ const MAX_LAWS: usize = 3;
 /// Share of the deaths that may be left over without being a riddle of their own.
 const LEFT_OVER: f64 = 0.05;
 
+/// A flow's last answer may be so much older than a silence of all, seconds.
+const AROUND_S: f64 = 0.5;
+
 /// What a classifier knows a flow by.
 type Look = (Carrier, Dress);
 
@@ -224,6 +227,14 @@ fn judge(case: &Case<'_>, mut deaths: Vec<&Death<'_>>, up: bool, measures: &[Mea
             .map(|(_, death)| *death)
             .collect();
         deaths = left;
+        // Those that ended in everybody's silence died at some moment of it, and of this cause as well as of another.
+        let in_silence =
+            |death: &&Death<'_>| case.was_silent(death.moment.low - AROUND_S, death.moment.high + AROUND_S);
+        let (untold, left): (Vec<_>, Vec<_>) = deaths.into_iter().partition(in_silence);
+        deaths = left;
+        if let Some(claim) = claims.last_mut() {
+            claim.explains.extend(untold.iter().map(|death| death.flow.plan.flow));
+        }
         if (deaths.len() as f64) <= LEFT_OVER * all as f64 {
             break;
         }
