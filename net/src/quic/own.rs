@@ -14,7 +14,8 @@ use super::{Arrival, Datagrams};
 use crate::clock;
 use crate::udp::{Fault, NetError, Outgoing, RecvBatch, UdpSocket};
 
-/// Datagrams read with one call. A client has a dozen such sockets, and their buffers are most of what it holds.
+/// Datagrams read with one call, half of what quinn has room for: a client has a dozen such sockets, each with room of its
+/// own.
 const BATCH: usize = 16;
 /// The longest datagram taken: quinn lets its peer send up to 1,472 bytes (`max_udp_payload_size` by default), and the path
 /// MTU is not looked for.

@@ -73,18 +73,26 @@ pub(super) struct Watch {
     rate: f64,
     /// What was under way when the first arrived.
     under_way: Option<f64>,
+    /// The latest progress, and when more arrived the last time.
     latest: Option<(Timestamp, Progress)>,
     /// When more arrived the last time.
     grown: Timestamp,
-    trouble: Option<(Timestamp, u64)>,
-    /// When what had arrived by then was heard of.
-    troubled: Timestamp,
+    trouble: Option<Trouble>,
     was_held: bool,
     recovered: Option<Timestamp>,
     lowest: i64,
-    /// Since when, and what had arrived: the later part of the step.
+    /// When that was heard of, and what had arrived: the later part of the step.
     later: Option<(Timestamp, u64)>,
     missing: Lately,
+}
+
+/// More is missing than may be.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    since: Timestamp,
+    /// What had arrived by then, and when that was heard of.
+    received: u64,
+    heard: Timestamp,
 }
 
 /// The least of a figure over the last tenths of a second: acknowledgements are sparse, and what was sent since the last
@@ -122,7 +130,6 @@ impl Watch {
             latest: None,
             grown: begun,
             trouble: None,
-            troubled: begun,
             was_held: false,
             recovered: None,
             lowest: i64::MAX,
@@ -135,7 +142,7 @@ impl Watch {
     pub(super) fn note(&mut self, now: Timestamp, progress: Option<Progress>) {
         let Some(p) = progress.filter(|p| p.received > 0) else {
             if self.trouble.is_none() && now.since(self.begun) > FIRST_WITHIN {
-                self.trouble = Some((now, 0));
+                self.trouble = Some(Trouble { since: now, received: 0, heard: self.begun });
                 self.was_held = true;
             }
             return;
@@ -155,11 +162,10 @@ impl Watch {
         self.latest = Some((self.grown, p));
         let allowed = (self.rate * MISSING).max(MISSING_PACKETS);
         if self.trouble.is_none() && missing - under_way > allowed {
-            self.trouble = Some((now, p.received));
-            self.troubled = self.grown;
+            self.trouble = Some(Trouble { since: now, received: p.received, heard: self.grown });
         }
         // What was missing has come: it was late, not lost, and a stall of either end is no limit.
-        let is_late = self.trouble.is_some_and(|(_, received)| received > 0);
+        let is_late = self.trouble.is_some_and(|trouble| trouble.received > 0);
         if is_late && missing - under_way <= allowed * RECOVERS {
             self.trouble = None;
             self.was_held = false;
@@ -180,7 +186,7 @@ impl Watch {
         match self.trouble {
             None => now.since(self.begun) >= quiet,
             Some(_) if self.was_held => self.recovered.is_some_and(|at| now.since(at) >= RECOVERED),
-            Some((at, _)) => now.since(at) >= MEASURED,
+            Some(trouble) => now.since(trouble.since) >= MEASURED,
         }
     }
 
@@ -190,7 +196,7 @@ impl Watch {
         let Some((now, latest)) = self.latest else {
             return if self.trouble.is_some() { held } else { Shown::Free };
         };
-        let Some((_, received)) = self.trouble else {
+        let Some(Trouble { received, heard: at, .. }) = self.trouble else {
             let lost = self.missing.least() - self.under_way.unwrap_or(0.0);
             return match self.later.filter(|(at, _)| now.since(*at) >= MEASURED) {
                 Some((at, before)) if lost >= WHOLE_PACKETS && lost >= WHOLE * latest.sent => {
@@ -202,7 +208,6 @@ impl Watch {
         if self.was_held {
             return held;
         }
-        let at = self.troubled;
         // The later part of a long step is steadier than what followed the first trouble, or tells more than what followed
         // one just before the end.
         let steadier = |(later, _): &(Timestamp, u64)| {

@@ -301,8 +301,8 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
     claims
 }
 
-/// TCP alone loses too once it is fast, on a path that loses nothing at a lower rate. A small bucket slows TCP far below the
-/// rate that it enforces, so that its own rate may not tell.
+/// TCP loses too once it is fast, alone and beside UDP, on a path that loses nothing at a lower rate. A small bucket slows
+/// TCP far below the rate that it enforces, so that its own rate may not tell.
 fn loses_too(case: &Case<'_>, direction: Direction, tcp: &Stream) -> Option<Evidence> {
     let view = case.evidence.flows.get(&tcp.flow)?.tcp?;
     let sender = if direction == Direction::Up { view.client } else { view.listener };
