@@ -446,7 +446,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         claims.retain(|claim| claim.probability >= thresholds::CERTAIN || !of_rate.contains(&claim.cause));
     }
     // A limit that the slow flows reach together takes packets of whichever comes at the wrong moment: some ports, and some
-    // ages, by chance or by their rhythm again and again.
+    // ages, by chance or by their rhythm again and again, and large datagrams before small ones.
     let slow = OWN_PEAKS * case.slow_bps();
     let is_low = |claim: &Claim| {
         matches!(claim.cause, Cause::UdpPolicer | Cause::RateLimit)
@@ -454,7 +454,8 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
             && claim.parameters.rate_bps.is_some_and(|rate| (rate as f64) < slow)
     };
     if claims.iter().any(is_low) {
-        claims.retain(|claim| !matches!(claim.cause, Cause::BadPathMember | Cause::StaleFlowState));
+        let blamed = [Cause::BadPathMember, Cause::StaleFlowState, Cause::FragmentsDropped];
+        claims.retain(|claim| !blamed.contains(&claim.cause));
     }
     // What does not open is no riddle where something certain says why.
     let certain: Vec<(Option<std::net::SocketAddr>, &[Carrier])> = claims
