@@ -32,11 +32,15 @@ pub use self::claim::Claim;
 use self::lives::Lives;
 use self::loss::Losses;
 use crate::evidence::{Evidence, FlowEvidence, Pulse, Traffic};
-use crate::observation::{Attempt, HostFault, Outcome, Purpose};
+use crate::observation::{Attempt, HostEvent, HostFault, Outcome, Purpose};
 use crate::summarise::reach::{self, Place};
 
 /// Around what a host did, seconds that are spoiled too: the packets under way.
 const HOST_MARGIN: f64 = 1.0;
+
+/// What forgets a flow that is left alone waits longer than this: state on the way is kept for at least some tens of
+/// seconds (RFC 4787, REQ-5, has two minutes), seconds.
+const LONG_STALL: f64 = 5.0;
 
 /// Flows learn of one change of address within so much of one another: each by its own next answer, seconds.
 const MOVE_MARGIN: f64 = 10.0;
@@ -370,6 +374,32 @@ impl<'e> Case<'e> {
             | HostFault::ClockStepped(_)
             | HostFault::NotRecorded(_) => false,
         })
+    }
+
+    /// Whether a host did something between two moments, seconds after the run's start, by which a busy flow may have been
+    /// cut off or have got another source: it slept, had another way to the network or none, or was busy for so long that
+    /// the flow was left alone. One that woke up late for a moment did neither.
+    pub fn host_left_alone(&self, from_s: f64, to_s: f64) -> bool {
+        let (from_s, to_s) = (from_s - HOST_MARGIN, to_s + HOST_MARGIN);
+        let is_long = |event: &&HostEvent| {
+            let (begin, end) = (self.evidence.seconds(event.from), self.evidence.seconds(event.to));
+            matches!(event.what, HostFault::Stalled | HostFault::ListenerStalled)
+                && begin < to_s
+                && end > from_s
+                && end - begin > LONG_STALL
+        };
+        self.evidence.host.iter().any(|event| is_long(&event))
+            || self.host_did(from_s, to_s, |what| match what {
+                HostFault::Suspended
+                | HostFault::NotRunning
+                | HostFault::SendFailed(_)
+                | HostFault::InterfaceChanged { .. } => true,
+                HostFault::Stalled
+                | HostFault::ListenerStalled
+                | HostFault::ReceiveOverflow(_)
+                | HostFault::ClockStepped(_)
+                | HostFault::NotRecorded(_) => false,
+            })
     }
 
     /// Whether a host did something between two moments, seconds after the run's start, that spoils what was seen there.

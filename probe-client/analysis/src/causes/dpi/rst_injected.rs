@@ -71,6 +71,6 @@ fn is_foreign(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic) -> bool {
     flow.opened.is_some()
         && flow.plan.purpose != Purpose::Idle
         && !moved
-        && !case.host_acted(at - 5.0, at)
+        && !case.host_left_alone(at - 5.0, at)
         && flow.stream_end.is_some_and(|e| matches!(e.seen, StreamEndSeen::Open | StreamEndSeen::Reset))
 }

@@ -18,7 +18,7 @@ fn moves<'c>(case: &'c Case<'_>, of_kind: fn(&Moved) -> bool) -> Vec<&'c Moved> 
     let is_busy = |moved: &&Moved| {
         let at = case.evidence.seconds(moved.at);
         let flow = case.evidence.flows.get(&moved.flow);
-        flow.is_none_or(|flow| flow.plan.purpose != Purpose::Idle) && !case.host_acted(at - QUIET_S, at)
+        flow.is_none_or(|flow| flow.plan.purpose != Purpose::Idle) && !case.host_left_alone(at - QUIET_S, at)
     };
     let moves = case.evidence.moves.iter().filter(|moved| moved.old != moved.new && of_kind(moved));
     moves.filter(is_busy).collect()

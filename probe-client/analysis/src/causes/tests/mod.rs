@@ -441,6 +441,17 @@ fn sources_that_change() {
     only(&with(moved("198.51.100.4:61000")), Cause::NatRebinding);
     only(&with(moved("198.51.100.9:50002")), Cause::AddressChanged);
     assert_eq!(causes(&with(moved("198.51.100.4:50002"))), []);
+    // A host that was busy for a moment moves no flow of its own; one that slept left it alone.
+    let beside = |what, seconds| {
+        let mut made = MadeUp::new(TARGET, true);
+        let [_, _, udp, _, _] = made.all_open();
+        made.probes(udp, 300, |_| Fate::Received).push(moved("198.51.100.4:61000"));
+        made.push(Observation::Host(HostEvent { from: run.at(1.0), to: run.at(1.0 + seconds), what }));
+        causes(&judged(made))
+    };
+    assert_eq!(beside(HostFault::Stalled, 0.4), [Cause::NatRebinding]);
+    assert!(!beside(HostFault::Stalled, 8.0).contains(&Cause::NatRebinding));
+    assert!(!beside(HostFault::Suspended, 0.8).contains(&Cause::NatRebinding));
 }
 
 #[test]
