@@ -61,6 +61,7 @@ pub(super) struct IdleState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     WarmUp { sent: u32 },
+    Asking { sent: u32 },
     Gap { from: Timestamp, next_refresh: Option<Timestamp> },
     Listening { until: Timestamp },
     Trial { sent: u32, until: Timestamp },
@@ -88,20 +89,16 @@ impl IdleState {
     }
 
     pub(super) fn sent(&mut self, _now: Timestamp, seq: u64, after: ReplyAfter) {
-        let at_end = ReplyAfter::delay(self.idle.gap);
         match (after, self.stage) {
             (ReplyAfter::AtOnce, Stage::Trial { .. }) => self.trial.push(seq),
-            (ReplyAfter::Tenths(tenths), _)
-                if ReplyAfter::Tenths(tenths) == at_end || self.is_copy(tenths) =>
-            {
-                self.at_end.push(seq);
-            }
+            (ReplyAfter::Tenths(_), _) if after == self.at_end() => self.at_end.push(seq),
             (ReplyAfter::AtOnce | ReplyAfter::Tenths(_) | ReplyAfter::Never, _) => {}
         }
     }
 
-    fn is_copy(&self, tenths: u16) -> bool {
-        (0..COPIES).any(|n| ReplyAfter::delay(self.idle.gap + STEP * n) == ReplyAfter::Tenths(tenths))
+    /// What each copy of the question asks for: the first one's answer is due when the gap after the last one ends.
+    fn at_end(&self) -> ReplyAfter {
+        ReplyAfter::delay(self.idle.gap + STEP * (COPIES - 1))
     }
 
     pub(super) fn answered(&mut self, seq: u64, _at: Timestamp, echo: &EchoBody) {
@@ -117,7 +114,11 @@ impl IdleState {
             }
             // A late answer at the gap's end comes while the trial is on.
             Stage::Trial { .. } if self.at_end.contains(&seq) => self.arrived += 1,
-            Stage::Gap { .. } | Stage::Listening { .. } | Stage::Trial { .. } | Stage::Over => {}
+            Stage::Asking { .. }
+            | Stage::Gap { .. }
+            | Stage::Listening { .. }
+            | Stage::Trial { .. }
+            | Stage::Over => {}
         }
     }
 }
@@ -187,9 +188,11 @@ impl Engine {
         let tcp = flow.spec.carrier != Carrier::Udp;
         let Some(state) = flow.idle.as_mut() else { return };
         match state.stage {
-            Stage::WarmUp { sent } if state.answered && (tcp || sent >= WARM_UP) => {
-                self.begin_gap(now, no, tcp);
-            }
+            Stage::WarmUp { sent } if state.answered && (tcp || sent >= WARM_UP) => match tcp {
+                true => self.begin_gap(now, no, tcp),
+                false => self.ask_for_end(now, no, 0),
+            },
+            Stage::Asking { sent } => self.ask_for_end(now, no, sent),
             Stage::WarmUp { sent } if sent >= MAX_WARM_UP => self.decide_gap(now, no, None, None),
             Stage::WarmUp { sent } => {
                 state.stage = Stage::WarmUp { sent: sent + 1 };
@@ -238,25 +241,32 @@ impl Engine {
         }
     }
 
-    /// Asks for what is to come during the gap and at its end, and falls silent.
-    fn begin_gap(&mut self, now: Timestamp, no: FlowNo, tcp: bool) {
+    /// Asks for what is to come during the gap, and in several copies for what is to come at its end: one after another,
+    /// as they come back, so that one burst of loss does not take them all. The gap begins with the last.
+    fn ask_for_end(&mut self, now: Timestamp, no: FlowNo, sent: u32) {
         let Some(state) = self.flows.get_mut(&no).and_then(|flow| flow.idle.as_mut()) else { return };
-        let (gap, refreshed, every) = (state.idle.gap, state.idle.refreshed, state.every());
-        let up = matches!(refreshed, Refresh::Up | Refresh::Both) && !tcp;
-        let down = matches!(refreshed, Refresh::Down | Refresh::Both) && !tcp;
-        state.stage = Stage::Gap { from: now, next_refresh: up.then_some(now + every) };
-        if !tcp {
-            let mut asks = Vec::new();
+        let (gap, every, at_end) = (state.idle.gap, state.every(), state.at_end());
+        state.stage = Stage::Asking { sent: sent + 1 };
+        self.outgoing.push_back((no, Outgoing::Idle(at_end)));
+        if sent + 1 < COPIES {
+            return self.at(now + STEP, Reason::Idle(no));
+        }
+        if matches!(state.idle.refreshed, Refresh::Down | Refresh::Both) {
             let mut at = every;
-            while down && at + STEP < gap {
-                asks.push(at);
+            while at + STEP < gap {
+                self.outgoing.push_back((no, Outgoing::Idle(ReplyAfter::delay(at))));
                 at += every;
             }
-            asks.extend((0..COPIES).map(|n| gap + STEP * n));
-            for delay in asks {
-                self.outgoing.push_back((no, Outgoing::Idle(ReplyAfter::delay(delay))));
-            }
         }
+        self.begin_gap(now, no, false);
+    }
+
+    /// Falls silent.
+    fn begin_gap(&mut self, now: Timestamp, no: FlowNo, tcp: bool) {
+        let Some(state) = self.flows.get_mut(&no).and_then(|flow| flow.idle.as_mut()) else { return };
+        let (gap, every) = (state.idle.gap, state.every());
+        let up = matches!(state.idle.refreshed, Refresh::Up | Refresh::Both) && !tcp;
+        state.stage = Stage::Gap { from: now, next_refresh: up.then_some(now + every) };
         self.at(if up { (now + every).min(now + gap) } else { now + gap }, Reason::Idle(no));
     }
 
@@ -281,7 +291,7 @@ impl Engine {
     /// The connection of a flow of a gap was reset or closed.
     pub(super) fn idle_closed(&mut self, now: Timestamp, no: FlowNo) {
         let Some(state) = self.flow(no).and_then(|flow| flow.idle.as_ref()) else { return };
-        let after_gap = !matches!(state.stage, Stage::WarmUp { .. } | Stage::Over);
+        let after_gap = !matches!(state.stage, Stage::WarmUp { .. } | Stage::Asking { .. } | Stage::Over);
         if after_gap {
             self.tell_gap(now, no, Some(false), Some(Death::Reset));
         }

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use probe_client::report::text::{self, Look};
-use tests::matrix::jobs::{self, Job, Outcome};
-use tests::matrix::{Floors, NotPlayed, Run, Tally, play, table};
+use tests::matrix::jobs::{self, Job, Outcome, Seeds};
+use tests::matrix::{Floors, Kept, NotPlayed, Run, Tally, play, table};
 use tests::scenario::{Network, Scenario};
 
 /// All scenarios over many seeds: what had to be found beside what was found.
@@ -17,6 +17,9 @@ struct Cli {
     /// Seeds per scenario in the simulated network.
     #[arg(long, default_value_t = 10)]
     seeds: u64,
+    /// More seeds of those scenarios in the simulated network that show a cause, until each cause has so many runs.
+    #[arg(long, value_name = "RUNS", default_value_t = 0)]
+    per_cause: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -35,6 +38,9 @@ struct Cli {
     /// Only scenarios whose name contains one of these.
     #[arg(long)]
     only: Vec<String>,
+    /// No scenarios whose name contains one of these.
+    #[arg(long)]
+    without: Vec<String>,
     /// Runs at once in the simulated network; left out, one per core.
     #[arg(long)]
     threads: Option<usize>,
@@ -48,6 +54,9 @@ struct Cli {
     /// Writes the tally and every run as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Keeps every run in this file, one JSON document a line; what the file has already is not played again, and counts.
+    #[arg(long, value_name = "FILE")]
+    runs: Option<PathBuf>,
     /// Writes what each simulated run's report says into this directory, as text: `NAME-SEED.txt`.
     #[arg(long, value_name = "DIRECTORY")]
     reports: Option<PathBuf>,
@@ -84,14 +93,18 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     // The file is there before the long work.
     let json = cli.json.as_ref().map(std::fs::File::create).transpose()?;
     let names = Scenario::names()?;
-    let wanted = |name: &String| cli.only.is_empty() || cli.only.iter().any(|part| name.contains(part));
+    let kept = cli.runs.as_deref().map(Kept::open).transpose()?;
+    let kept = kept.as_ref();
+    let named = |parts: &[String], name: &str| parts.iter().any(|part| name.contains(part));
+    let wanted =
+        |name: &String| (cli.only.is_empty() || named(&cli.only, name)) && !named(&cli.without, name);
     let names: Vec<String> = names.into_iter().filter(wanted).collect();
     let mut all = Vec::new();
     if cli.network != Where::Kernel {
-        all.extend(simulated(cli, &names)?);
+        all.extend(simulated(cli, &names, kept)?);
     }
     if cli.network != Where::Sim {
-        all.extend(kernel(cli, &names)?);
+        all.extend(kernel(cli, &names, kept)?);
     }
     all.sort_by_key(|(job, _)| (job.name(), job.seed));
     let (mut tally, mut runs) = (Tally::default(), Vec::new());
@@ -115,7 +128,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn simulated(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
+fn simulated(cli: &Cli, names: &[String], kept: Option<&Kept>) -> Result<Vec<Outcome>, Error> {
     let mut jobs = Vec::new();
     if let Some(count) = cli.pairs {
         jobs.extend(jobs::of_pairs(count, cli.from));
@@ -124,16 +137,47 @@ fn simulated(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
         jobs.extend(jobs::benign(names, count, cli.from)?);
     }
     if cli.pairs.is_none() && cli.benign.is_none() {
-        jobs = jobs::of_scenarios(names, cli.from..cli.from + cli.seeds, Network::Simulated)?;
+        let seeds = Seeds { from: cli.from, each: cli.seeds, per_cause: cli.per_cause };
+        jobs = jobs::of_scenarios(names, seeds, Network::Simulated)?;
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = jobs.len();
-    let told = |done, outcome: &Outcome| tell(cli, done, count, outcome);
     if let Some(directory) = &cli.reports {
         std::fs::create_dir_all(directory)?;
     }
     let play = |job: &Job, scenario: &Scenario| simulate(job, scenario, cli.reports.as_deref());
-    Ok(jobs::run(&jobs, cli.threads.unwrap_or(cores), play, told)?)
+    through(cli, jobs, cli.threads.unwrap_or(cores), kept, play)
+}
+
+/// Does all jobs but those that were kept from another time, and tells and keeps each as it ends.
+fn through(
+    cli: &Cli,
+    jobs: Vec<Job>,
+    threads: usize,
+    kept: Option<&Kept>,
+    play: impl Fn(&Job, &Scenario) -> Result<Run, NotPlayed> + Sync,
+) -> Result<Vec<Outcome>, Error> {
+    let (mut outcomes, mut left) = (Vec::new(), Vec::new());
+    for job in jobs {
+        match kept.and_then(|kept| kept.run(&job)) {
+            Some(run) => outcomes.push((job, Ok(run.clone()))),
+            None => left.push(job),
+        }
+    }
+    let count = left.len();
+    let lost = std::sync::Mutex::new(None);
+    let told = |done, outcome: &Outcome| {
+        tell(cli, done, count, outcome);
+        if let (Some(kept), Ok(run)) = (kept, &outcome.1)
+            && let Err(error) = kept.keep(run)
+        {
+            lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+        }
+    };
+    outcomes.extend(jobs::run(&left, threads, play, told)?);
+    match lost.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some(error) => Err(error.into()),
+        None => Ok(outcomes),
+    }
 }
 
 fn simulate(job: &Job, scenario: &Scenario, reports: Option<&Path>) -> Result<Run, NotPlayed> {
@@ -181,7 +225,7 @@ fn tell(cli: &Cli, done: usize, of: usize, (job, result): &Outcome) {
 }
 
 #[cfg(target_os = "linux")]
-fn kernel(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
+fn kernel(cli: &Cli, names: &[String], kept: Option<&Kept>) -> Result<Vec<Outcome>, Error> {
     use tests::kernel;
     match kernel::namespaces() {
         kernel::Namespaces::Here => {}
@@ -201,12 +245,12 @@ fn kernel(cli: &Cli, names: &[String]) -> Result<Vec<Outcome>, Error> {
         let report = played.report.and_then(|report| serde_json::from_value(report).ok()).unwrap_or_default();
         Ok(Run::of(scenario, (job.seed, job.network), &report, played.judgement, played.took))
     };
-    let jobs = jobs::of_scenarios(names, cli.from..cli.from + cli.kernel_seeds, Network::Kernel)?;
-    let count = jobs.len();
-    Ok(jobs::run(&jobs, cli.kernel_threads, play, |done, outcome| tell(cli, done, count, outcome))?)
+    let seeds = Seeds { from: cli.from, each: cli.kernel_seeds, per_cause: 0 };
+    let jobs = jobs::of_scenarios(names, seeds, Network::Kernel)?;
+    through(cli, jobs, cli.kernel_threads, kept, play)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn kernel(_: &Cli, _: &[String]) -> Result<Vec<Outcome>, Error> {
+fn kernel(_: &Cli, _: &[String], _: Option<&Kept>) -> Result<Vec<Outcome>, Error> {
     Err("the real-kernel network needs network namespaces, which only Linux has".into())
 }

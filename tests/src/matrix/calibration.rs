@@ -2,11 +2,11 @@
 
 use probe_analysis::stats::hypothesis::binomial_at_least;
 use probe_protocol::cause::Cause;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A finding as it was said. It is right where its cause had to be found, or may be said too; whether its parameters
 /// are right is judged apart.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Said {
     /// Which cause.
     pub cause: Cause,

@@ -1,8 +1,11 @@
 //! Which runs a matrix consists of, and how they are run beside one another.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use probe_protocol::cause::Cause;
 
 use super::pairs;
 use super::play::NotPlayed;
@@ -53,23 +56,48 @@ impl Job {
     }
 }
 
-/// Each scenario with each seed. The longest plans come first, so that no long one is left to a single thread at the
+/// How many seeds each scenario gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// The first.
+    pub from: u64,
+    /// So many of each scenario.
+    pub each: u64,
+    /// More of those that show a cause, where the scenarios that show it would not come to so many runs together.
+    pub per_cause: u64,
+}
+
+/// Each scenario with its seeds. The longest plans come first, so that no long one is left to a single thread at the
 /// end.
 ///
 /// # Errors
 /// Where a scenario's file is none.
-pub fn of_scenarios(
-    names: &[String],
-    seeds: std::ops::Range<u64>,
-    network: Network,
-) -> Result<Vec<Job>, ScenarioError> {
-    let mut lengths = Vec::new();
+pub fn of_scenarios(names: &[String], seeds: Seeds, network: Network) -> Result<Vec<Job>, ScenarioError> {
+    let mut scenarios = Vec::new();
+    let mut shown_by: BTreeMap<Cause, u64> = BTreeMap::new();
     for name in names {
-        lengths.push((length(&Scenario::load(name, seeds.start)?), name));
+        let scenario = Scenario::load(name, seeds.from)?;
+        if scenario.runs_in(network) {
+            for cause in causes(&scenario) {
+                *shown_by.entry(cause).or_default() += 1;
+            }
+        }
+        scenarios.push((length(&scenario), name, causes(&scenario)));
     }
-    lengths.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    scenarios.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    let wanted = |cause: &Cause| seeds.per_cause.div_ceil(shown_by.get(cause).copied().unwrap_or(1).max(1));
     let job = |name: &String, seed| Job { what: What::Single(name.clone()), seed, network };
-    Ok(lengths.iter().flat_map(|(_, name)| seeds.clone().map(move |seed| job(name, seed))).collect())
+    let mut jobs = Vec::new();
+    for (_, name, causes) in &scenarios {
+        let count = causes.iter().map(wanted).max().unwrap_or(0).max(seeds.each);
+        jobs.extend((seeds.from..seeds.from.saturating_add(count)).map(|seed| job(name, seed)));
+    }
+    Ok(jobs)
+}
+
+/// The causes that must be found in a scenario.
+fn causes(scenario: &Scenario) -> BTreeSet<Cause> {
+    scenario.expect.must.iter().map(|must| must.cause).collect()
 }
 
 /// Roughly how long a plan is.
@@ -167,7 +195,8 @@ mod tests {
     #[test]
     fn outcomes_come_in_the_order_of_the_jobs_whoever_ends_first() {
         let names = ["clean".to_owned(), "clean-soak".to_owned()];
-        let jobs = of_scenarios(&names, 0..3, Network::Simulated).unwrap();
+        let seeds = Seeds { from: 0, each: 3, per_cause: 0 };
+        let jobs = of_scenarios(&names, seeds, Network::Simulated).unwrap();
         let wanted = jobs.clone();
         let told = AtomicUsize::new(0);
         let outcomes = run(
@@ -194,6 +223,25 @@ mod tests {
         for job in jobs {
             assert!(job.scenario().unwrap().expect.must.is_empty(), "{job:?}");
         }
+    }
+
+    #[test]
+    fn a_cause_gets_its_runs_from_all_that_show_it() {
+        let names = ["tcp-refused", "loss-udp-up-3", "loss-random", "clean"].map(str::to_owned);
+        let count = |names: &[String], per_cause| {
+            let seeds = Seeds { from: 5, each: 2, per_cause };
+            let jobs = of_scenarios(names, seeds, Network::Simulated).unwrap();
+            let mut counts = BTreeMap::<String, u64>::new();
+            for job in jobs {
+                *counts.entry(job.name()).or_default() += 1;
+            }
+            counts
+        };
+        let some = count(&names, 10);
+        assert_eq!((some["clean"], some["tcp-refused"]), (2, 10));
+        let all = count(&Scenario::names().unwrap(), 100);
+        assert!(all["tcp-filtered"] < 100, "others show it too");
+        assert!(all.values().all(|runs| *runs >= 2));
     }
 
     #[test]

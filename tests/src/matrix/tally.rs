@@ -11,7 +11,7 @@ use crate::scenario::judge::{Judgement, Report};
 use crate::scenario::{Network, Scenario};
 
 /// One run of one scenario.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
     /// Which scenario.
     pub scenario: String,

@@ -83,7 +83,7 @@ pub struct LostCounts {
 }
 
 /// How one run was judged.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
     /// What was expected and found.
     pub found: Vec<Cause>,
@@ -102,7 +102,7 @@ pub struct Judgement {
 }
 
 /// How far off a parameter was.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParameterError {
     /// Of which cause.
     pub cause: Cause,

@@ -82,7 +82,7 @@ impl<'c> Lives<'c> {
                 Some(death) => {
                     let last =
                         traffic.life.last.map_or(death.moment.high, |mark| case.evidence.seconds(mark.at));
-                    let acted = case.host_acted(death.moment.low, death.moment.high);
+                    let acted = case.host_left_alone(death.moment.low, death.moment.high);
                     if !acted && is_witnessed(case, death.moment.high, last) {
                         lives.dead.push(death);
                     }
@@ -94,7 +94,7 @@ impl<'c> Lives<'c> {
         for (flow, traffic) in case.flows.iter().filter(|(f, t)| is_quic(f) && is_judged(f, t)) {
             match broken(case, flow, traffic) {
                 Some(death) => {
-                    let acted = case.host_acted(death.moment.low, death.moment.high);
+                    let acted = case.host_left_alone(death.moment.low, death.moment.high);
                     let moved = case.moved(death.moment.low, death.moment.high);
                     let ended =
                         flow.ended.as_ref().map_or(death.moment.high, |end| case.evidence.seconds(end.at));
@@ -171,7 +171,7 @@ pub(super) fn passed(flow: &FlowEvidence, traffic: &Traffic) -> f64 {
 /// Whether a flow ended in a silence that is no chance, by what became of its probes; somebody else must be known to have
 /// got through meanwhile.
 pub(super) fn fell_silent(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic) -> bool {
-    death(case, flow, traffic).is_some_and(|death| !case.host_acted(death.moment.low, death.moment.high))
+    death(case, flow, traffic).is_some_and(|death| !case.host_left_alone(death.moment.low, death.moment.high))
 }
 
 /// Whether a connection was silent for good when the run let go of it, though nobody had given it up: longer than TCP's
@@ -187,7 +187,7 @@ pub(super) fn hung(case: &Case<'_>, flow: &FlowEvidence, traffic: &Traffic) -> b
         let last = traffic.life.last.map_or(death.moment.high, |mark| case.evidence.seconds(mark.at));
         let others = case.evidence.datagrams.within(death.moment.high, last);
         let others_well = f64::from(others.lost()) <= HUNG_BESIDE * f64::from(others.sent);
-        !case.host_acted(death.moment.low, death.moment.high)
+        !case.host_left_alone(death.moment.low, death.moment.high)
             && is_witnessed(case, death.moment.high, last)
             && others_well
     })

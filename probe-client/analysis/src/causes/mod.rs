@@ -376,9 +376,9 @@ impl<'e> Case<'e> {
         })
     }
 
-    /// Whether a host did something between two moments, seconds after the run's start, by which a busy flow may have been
-    /// cut off or have got another source: it slept, had another way to the network or none, or was busy for so long that
-    /// the flow was left alone. One that woke up late for a moment did neither.
+    /// Whether a host did something between two moments, seconds after the run's start, by which a flow may have died or
+    /// have got another source: it slept, had another way to the network or none, or was busy for so long that the flow
+    /// was left alone. One that woke up late for a moment, as any busy one does now and then, did neither.
     pub fn host_left_alone(&self, from_s: f64, to_s: f64) -> bool {
         let (from_s, to_s) = (from_s - HOST_MARGIN, to_s + HOST_MARGIN);
         let is_long = |event: &&HostEvent| {

@@ -81,7 +81,7 @@ fn is_controlled(case: &Case<'_>, rung: &IdleGap, stream: bool, silences: &[(f64
     // A reset tells by itself when it was.
     let ended = if rung.how == Some(Death::Reset) { to } else { to - VERDICT_S.1 };
     let silent = silences.iter().any(|(begin, end)| *begin < to && *end > ended.max(from));
-    busy && !silent && !case.host_acted(from, to)
+    busy && !silent && !case.host_left_alone(from, to)
 }
 
 pub(in crate::causes) fn udp(case: &Case<'_>) -> Vec<Claim> {
