@@ -7,6 +7,7 @@
 mod batch;
 mod fault;
 mod options;
+mod room;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,8 @@ pub use batch::{Datagram, MAX_BATCH, Outgoing, RecvBatch, RxMeta, SendBatch, Sen
 pub use fault::{Fault, NetError, Report};
 pub use options::{Features, Fragmentation, UdpOptions};
 
+use room::Room;
+
 /// A non-blocking UDP socket.
 #[derive(Debug)]
 pub struct UdpSocket {
@@ -33,6 +36,7 @@ pub struct UdpSocket {
     number: AtomicU32,
     /// The latest error the system mentioned by the way, where it keeps no queue of them.
     mentioned: Mutex<Option<NetError>>,
+    room: Room,
 }
 
 impl UdpSocket {
@@ -78,6 +82,7 @@ impl UdpSocket {
             coalesce,
             number: AtomicU32::new(0),
             mentioned: Mutex::new(None),
+            room: Room::new(),
         })
     }
 
@@ -154,7 +159,7 @@ impl UdpSocket {
 
     /// How many datagrams were dropped because the receive buffer was full, since the socket was opened (wraps).
     pub fn drops(&self) -> Option<u32> {
-        sys::udp::drops(&self.socket)
+        sys::udp::drops(&self.socket).map(|dropped| self.room.of(dropped))
     }
 
     /// Reads the datagrams that have arrived, as many as the batch holds, and answers their number. What the batch
@@ -171,6 +176,9 @@ impl UdpSocket {
             match sys::udp::recv(&self.socket, &mut batch.data, batch.capacity, &mut batch.metas, drops) {
                 Ok(count) => {
                     batch.len = count;
+                    for meta in batch.metas.iter_mut().take(count) {
+                        meta.drops = meta.drops.map(|dropped| self.room.of(dropped));
+                    }
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -120,6 +120,54 @@ pub(crate) fn drops(socket: &UdpSocket) -> Option<u32> {
     (count == WORDS).then(|| words[WORDS - 1])
 }
 
+/// How many datagrams found no room at any socket of this network namespace, over both families, since it is there: for
+/// want of buffer, or of memory (RFC 4113 counts them among `udpInErrors`; the names are Linux's own).
+pub(crate) fn without_room() -> Option<u64> {
+    let four = counter::four(&std::fs::read_to_string("/proc/thread-self/net/snmp").ok()?)?;
+    // Not there where IPv6 is switched off.
+    let six = std::fs::read_to_string("/proc/thread-self/net/snmp6").map_or(0, |text| counter::six(&text));
+    Some(four.saturating_add(six))
+}
+
+/// The kernel's counters as text.
+mod counter {
+    const WITHOUT_ROOM: [&str; 2] = ["RcvbufErrors", "MemErrors"];
+
+    /// A line of names, and one of values in their order.
+    pub(super) fn four(text: &str) -> Option<u64> {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, values) = (lines.next()?, lines.next()?);
+        let wanted = names.split(' ').zip(values.split(' ')).filter(|(name, _)| WITHOUT_ROOM.contains(name));
+        let found: Vec<u64> = wanted.filter_map(|(_, value)| value.parse().ok()).collect();
+        (!found.is_empty()).then(|| found.into_iter().fold(0, u64::saturating_add))
+    }
+
+    /// A name and a value on each line.
+    pub(super) fn six(text: &str) -> u64 {
+        let value = |line: &str| {
+            let (name, value) = line.strip_prefix("Udp6")?.split_once(char::is_whitespace)?;
+            WITHOUT_ROOM.contains(&name).then(|| value.trim().parse::<u64>().ok())?
+        };
+        text.lines().filter_map(value).fold(0, u64::saturating_add)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn both_families_count_what_found_no_room() {
+            let text = "Tcp: A B\nTcp: 1 2\nUdp: InDatagrams RcvbufErrors SndbufErrors InCsumErrors MemErrors\n\
+                        Udp: 1168110 2586 5 9 3\nUdpLite: RcvbufErrors\nUdpLite: 7\n";
+            assert_eq!(four(text), Some(2589));
+            assert_eq!(four("Udp: InDatagrams\nUdp: 4\n"), None);
+            assert_eq!(four(""), None);
+            assert_eq!(six("Udp6InErrors   \t4\nUdp6RcvbufErrors   \t41\nUdp6MemErrors \t1\n"), 42);
+            assert!(super::super::without_room().is_some());
+        }
+    }
+}
+
 /// Reads what has arrived into `data`, cut into pieces of `capacity`, and fills `metas`; answers how many.
 pub(crate) fn recv(
     socket: &UdpSocket,

@@ -47,6 +47,10 @@ pub(crate) fn drops(_: &UdpSocket) -> Option<u32> {
     None
 }
 
+pub(crate) fn without_room() -> Option<u64> {
+    None
+}
+
 pub(crate) fn take_report(_: &UdpSocket) -> Option<Report> {
     None
 }
