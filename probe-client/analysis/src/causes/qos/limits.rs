@@ -262,7 +262,7 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
         ..Evidence::default()
     };
     let passes = tcp.sustained >= PASSES.0 * found.rate && tcp.sustained >= PASSES.1 * tcp.offered;
-    if tcp.sustained >= BEATS * found.rate || (passes && !is_shaper && found.lost > 0) {
+    if tcp.unheld >= BEATS * found.rate || (passes && !is_shaper && found.lost > 0) {
         return vec![
             claim(own, 0.98, parameters(found.rate))
                 .because(reached(""))
@@ -273,14 +273,14 @@ fn limit(case: &Case<'_>, direction: Direction, found: &Measured<'_>) -> Vec<Cla
     let [datagrams, every] = series::background(case);
     let sent = found.above.first().and_then(|s| s.through(false)).map_or(f64::INFINITY, |t| t.sent);
     let rate = found.rate * (1.0 + (every.0 - datagrams.0) / sent);
-    let meets = tcp.sustained <= MEETS * rate && tcp.sustained >= HELD_DOWN * rate;
+    let meets = tcp.unheld <= MEETS * rate && tcp.sustained >= HELD_DOWN * rate;
     // It tried to be faster, and something held it: a stream that only starts slowly meets no limit.
     let tried = tcp.peak >= 0.9 * rate;
     // Or TCP takes from the same bucket: UDP that passes alone loses beside it.
-    let taken = tcp.sustained <= MEETS * rate && found.is_sure;
+    let taken = tcp.unheld <= MEETS * rate && found.is_sure;
     let taken = taken.then(|| takes_from_the_same(case, direction)).flatten();
     let taken = taken.or_else(|| {
-        let is_slower = tcp.sustained <= MEETS * rate && tcp.sustained >= SLOWED * rate && found.is_sure;
+        let is_slower = tcp.unheld <= MEETS * rate && tcp.sustained >= SLOWED * rate && found.is_sure;
         is_slower.then(|| loses_too(case, direction, tcp)).flatten()
     });
     let probability = if (meets && tried) || taken.is_some() { 0.97 } else { 0.6 };

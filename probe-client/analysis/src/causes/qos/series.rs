@@ -16,6 +16,8 @@ pub(super) const HEADERS: (u64, u64) = (28, 48);
 const TCP_OVERHEAD: f64 = 1.0 + 52.0 / 1448.0;
 /// The first part of a step, which a bucket's burst may still carry, as a share of it.
 const EARLY: f64 = 0.4;
+/// A rate needs at least the rest of what comes after that part, once so much of it is over.
+const LATE: f64 = 0.5;
 
 /// Delays within one bin of a few milliseconds that differ by more, nanoseconds, are not those of one queue: what is offered
 /// is at most some times what leaves it. Some of these packets went a longer way.
@@ -187,6 +189,9 @@ pub(super) struct Stream {
     pub(super) offered: f64,
     /// IP bytes per second that arrived after the early part of the step.
     pub(super) sustained: f64,
+    /// The same without what had crossed the path before and was held up behind a segment that was sent again: from the
+    /// moment on after which the least arrived.
+    pub(super) unheld: f64,
     /// The most that arrived within a tenth of a second, as IP bytes per second.
     pub(super) peak: f64,
 }
@@ -219,6 +224,16 @@ fn stream(case: &Case<'_>, load: &Load) -> Option<Stream> {
         return None;
     }
     let got: f64 = arrivals.iter().filter(|a| a.0 >= begins).map(|a| a.1).sum();
+    let sustained = got / (last - begins);
+    let mut unheld = sustained;
+    let mut left = got;
+    for (at, bytes) in arrivals.iter().filter(|a| a.0 >= begins) {
+        if *at > begins + (last - begins) * LATE {
+            break;
+        }
+        unheld = unheld.min(left / (last - at));
+        left -= bytes;
+    }
     let mut peak = 0.0f64;
     let (mut from, mut sum) = (0, 0.0);
     for (at, bytes) in &arrivals {
@@ -234,7 +249,8 @@ fn stream(case: &Case<'_>, load: &Load) -> Option<Stream> {
         from_s: case.evidence.seconds(load.from),
         to_s: case.evidence.seconds(load.to),
         offered: load.offered_bps as f64 / 8.0 * TCP_OVERHEAD,
-        sustained: got / (last - begins),
+        sustained,
+        unheld,
         peak,
     })
 }
