@@ -21,6 +21,9 @@ const COPIES: u32 = 4;
 /// Packets of the smallest size that did not get through, at the end, each by itself: a burst of loss takes all copies that
 /// are sent at once, and must not be taken for a limit.
 const CONFIRMS: u32 = 3;
+/// The same where the search saw that smaller packets are lost at times, too: at half of them lost, all of these are once in
+/// sixteen thousand times.
+const LOSSY_CONFIRMS: u32 = 14;
 /// Shortest wait for an answer.
 const MIN_WAIT: Duration = Duration::from_millis(300);
 /// Replies that the listener held back while the flow's new address was not proven, before the search is given up.
@@ -36,6 +39,8 @@ struct Side {
     sent: u32,
     /// The smallest size that did not get through is tried once more.
     confirms: bool,
+    /// A packet of a size that gets through was lost.
+    lossy: bool,
     /// Until then an answer may still come: nothing more is sent, and nothing taken for lost.
     due: Timestamp,
     done: bool,
@@ -49,6 +54,7 @@ impl Side {
             trying: first,
             sent: 0,
             confirms: false,
+            lossy: false,
             due: Timestamp::ZERO,
             done: !enabled,
         }
@@ -65,6 +71,8 @@ impl Side {
         // It was late, not lost.
         self.lost.retain(|lost| *lost > size);
         if !self.done && size >= self.trying {
+            // The first one was not answered in time.
+            self.lossy |= self.sent > 1;
             self.confirms = false;
             self.next();
         }
@@ -106,7 +114,7 @@ impl Side {
     /// How many packets are sent of a size at most, and how many of these now.
     fn copies(&self) -> (u32, u32) {
         match (self.confirms, self.sent) {
-            (true, _) => (CONFIRMS, 1),
+            (true, _) => (if self.lossy { LOSSY_CONFIRMS } else { CONFIRMS }, 1),
             // One at first; the others only where it stays unanswered.
             (false, 0) => (COPIES, 1),
             (false, _) => (COPIES, COPIES - 1),

@@ -37,6 +37,9 @@ const UNMIXED: f64 = 1e-3;
 /// Ports of one length of packets, fewer of which tell nothing of one another.
 const ALIKE: usize = 4;
 
+/// Probability that one port alone which loses has a path of its own: what else may make one flow lose is not told.
+const ONE_PORT: f64 = 0.7;
+
 /// One source port: half-seconds with loss, and in all, in the first and in the second half of its life.
 struct Port {
     name: String,
@@ -44,6 +47,8 @@ struct Port {
     of_fan: bool,
     /// Length of its packets: what has little room left drops long ones first, whatever their port.
     size: u16,
+    /// What it looks like: an image that is treated worse than others is no port's doing.
+    dress: Dress,
     halves: [(u64, u64); 2],
     /// Packets lost and sent in the same halves.
     packets: [(u64, u64); 2],
@@ -107,7 +112,10 @@ fn quiet(group: &[Port]) -> f64 {
 /// Flows whose ports are compared.
 fn is_compared(flow: &FlowEvidence, traffic: &Traffic) -> bool {
     flow.plan.carrier == Carrier::Udp
-        && matches!(flow.plan.purpose, Purpose::Fan | Purpose::Steady | Purpose::Crossed | Purpose::Old)
+        && matches!(
+            flow.plan.purpose,
+            Purpose::Fan | Purpose::Steady | Purpose::Crossed | Purpose::Old | Purpose::Trial
+        )
         && traffic.counts.sent >= PACKETS
 }
 
@@ -143,6 +151,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
                 name: flow.plan.name.clone(),
                 of_fan: flow.plan.purpose == Purpose::Fan,
                 size: flow.plan.size,
+                dress: flow.plan.dress,
                 halves: [(0, 0); 2],
                 packets: [(0, 0); 2],
                 lost: 0,
@@ -206,7 +215,7 @@ fn dead_ports(case: &Case<'_>) -> Option<Claim> {
     let (lost, sent) = case.flows.iter().filter(|(flow, traffic)| tells_of_the_path(flow, traffic)).fold(
         (0, 0),
         |(lost, sent), (_, traffic)| {
-            while_it_lived(traffic)
+            while_it_lived(case, traffic)
                 .iter()
                 .fold((lost, sent), |(lost, sent), (_, c)| (lost + c.lost(), sent + c.sent))
         },
@@ -344,6 +353,8 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
         untold += shared.len();
         clean.extend(low);
     }
+    // Where all of one image lose, it is what they look like.
+    lossy.retain(|port| clean.iter().any(|other| other.dress == port.dress));
     if lossy.is_empty() {
         return None;
     }
@@ -357,7 +368,6 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
     let (lossy_ratio, clean_ratio) = (ratio(&lossy), ratio(&clean));
     let apart = lossy_ratio > 5.0 * clean_ratio.max(thresholds::BENIGN_LOSS);
     if p > thresholds::PORTS_DIFFER
-        || lossy.len() < 2
         || untold > lossy.len()
         || clean.len() * 4 < ports.len()
         || constant * 10 < lossy.len() * 8
@@ -386,7 +396,7 @@ fn judge(groups: &[Vec<Port>]) -> Option<Claim> {
     Some(
         Claim::new(Cause::BadPathMember, Side::Path)
             .direction(direction)
-            .probability(1.0 - p)
+            .probability(if lossy.len() < 2 { ONE_PORT } else { 1.0 - p })
             .parameters(Parameters {
                 share: Some((share * 1e3).round() / 1e3),
                 number: Some(lossy.len() as u64),

@@ -85,7 +85,7 @@ impl Losses {
             let mut own = Counts::default();
             let length = traffic.timeline.block_length();
             let died = case.lives.died(flow.plan.flow);
-            for (at, counts) in while_it_lived(traffic) {
+            for (at, counts) in while_it_lived(case, traffic) {
                 let (from, to) = (case.evidence.seconds(at), case.evidence.seconds(at + length));
                 // Everybody's silence is an event as well: flows of few packets do not show it by themselves. A host that
                 // was busy may have lost its packets itself, those too that came at once when it went on.
@@ -214,8 +214,11 @@ fn tells_of_the_path(flow: &FlowEvidence, traffic: &Traffic) -> bool {
 
 /// A flow's blocks without its silences, and without what it lost after its last answer: those are its death's. The
 /// blocks beside a silence go with it, since it begins and ends within them.
-fn while_it_lived(traffic: &Traffic) -> Vec<(Timestamp, Counts)> {
-    let end = traffic.life.first_lost.filter(|_| traffic.life.trailing >= thresholds::TRAILING);
+///
+/// Where other flows died, one that ended shortly after it should have died as well lost too few to show it.
+fn while_it_lived(case: &Case<'_>, traffic: &Traffic) -> Vec<(Timestamp, Counts)> {
+    let fewest = if case.lives.dead.is_empty() { thresholds::TRAILING } else { 1 };
+    let end = traffic.life.first_lost.filter(|_| traffic.life.trailing >= fewest);
     let length = traffic.timeline.block_length();
     let blocks: Vec<(Timestamp, Counts)> = traffic.timeline.blocks().collect();
     let silent = silences(&blocks);

@@ -19,7 +19,7 @@ const TRIGGERS: usize = 2;
 const PAUSE: f64 = 0.05;
 /// Packets before a trigger: fewer tell nothing of a rate.
 const PASSED: usize = 5;
-/// At rates that are so much off the triggers must differ by so many packets more: each is known to one packet.
+/// At rates that are so much off two triggers must differ by so many packets more: each is known to one packet.
 const TELLS: (f64, f64) = (0.1, 1.5);
 /// Rates that are tried, and how often the best one's surroundings are tried anew.
 const TRIED: (usize, usize) = (100, 4);
@@ -113,6 +113,8 @@ impl Run<'_> {
 /// Runs that ended in a trigger.
 struct Triggers<'s, 'r> {
     runs: Vec<&'r Run<'s>>,
+    /// Those that did not as well.
+    all: &'r [Run<'s>],
     unit: Unit,
     /// What others take per second, packets.
     beside: f64,
@@ -129,7 +131,25 @@ impl Triggers<'_, '_> {
         (mean, (levels().map(|level| (level - mean).powi(2)).sum::<f64>() / n).sqrt())
     }
 
-    /// The rate for which they differ least.
+    /// What speaks against a rate: how much they differ, and what passed beyond the level at which they were triggered, in
+    /// what is counted.
+    fn misfit(&self, rate: f64) -> f64 {
+        let (level, differ) = self.at(rate);
+        let grain = match self.unit {
+            Unit::Packets => 1.0,
+            Unit::Bytes => self.wire(),
+        };
+        let taken = self.all.iter().filter_map(|run| Some(run.levels(self.unit, rate, self.beside)?.0));
+        let beyond = taken.fold(0.0, f64::max) - level * (1.0 + BEYOND.0) - BEYOND.1 * grain;
+        differ + beyond.max(0.0)
+    }
+
+    /// The longest packet that found it empty, on the wire, bytes.
+    fn wire(&self) -> f64 {
+        self.runs.iter().filter_map(|run| Some(run.trigger?.stretch.wire)).fold(0.0, f64::max)
+    }
+
+    /// The rate against which least speaks.
     fn fit(&self) -> f64 {
         // Below that of every step in which the bucket was emptied.
         let steps = self.runs.iter().filter_map(|run| run.trigger?.stretch.through(true));
@@ -142,9 +162,9 @@ impl Triggers<'_, '_> {
         for _ in 0..TRIED.1 {
             let step = (high - low) / TRIED.0 as f64;
             for rate in (0..=TRIED.0).map(|n| low + step * n as f64) {
-                let (_, differ) = self.at(rate);
-                if differ < best.1 {
-                    best = (rate, differ);
+                let misfit = self.misfit(rate);
+                if misfit < best.1 {
+                    best = (rate, misfit);
                 }
             }
             (low, high) = ((best.0 - step).max(0.0), best.0 + step);
@@ -164,19 +184,20 @@ pub(super) fn of(case: &Case<'_>, stretches: &[Stretch]) -> Option<Hold> {
     if triggers.len() < TRIGGERS {
         return None;
     }
-    let triggers = Triggers { runs: triggers, unit: Unit::Packets, beside: series::background(case)[0].1 };
+    let beside = series::background(case)[0].1;
+    let triggers = Triggers { runs: triggers, all: &runs, unit: Unit::Packets, beside };
     let rate = triggers.fit();
     let (level, differ) = triggers.at(rate);
-    let tells =
-        [1.0 - TELLS.0, 1.0 + TELLS.0].iter().all(|off| triggers.at(rate * off).1 >= differ + TELLS.1);
+    // The more there are, the better is known how much they differ.
+    let least = TELLS.1 * (TRIGGERS as f64 / triggers.runs.len() as f64).sqrt();
+    let tells = [1.0 - TELLS.0, 1.0 + TELLS.0].iter().all(|off| triggers.at(rate * off).1 >= differ + least);
     // Packets and bytes are told apart by the sizes: in bytes the triggers of small ones must be others than those of
     // large ones, or large packets of more bits must have passed.
     let steps: Vec<&Stretch> = triggers.runs.iter().filter_map(|run| Some(run.trigger?.stretch)).collect();
     let first = steps.first()?;
     let is_packets = if steps.iter().any(|s| s.size != first.size) {
-        let grain = steps.iter().map(|s| s.wire).fold(0.0, f64::max);
         let in_bytes = Triggers { runs: triggers.runs.clone(), unit: Unit::Bytes, ..triggers };
-        differ.max(1.0) * 2.0 < in_bytes.at(in_bytes.fit()).1 / grain
+        differ.max(1.0) * 2.0 < in_bytes.misfit(in_bytes.fit()) / in_bytes.wire()
     } else {
         let bytes = 1.1 * rate * first.wire;
         stretches

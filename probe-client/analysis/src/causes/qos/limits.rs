@@ -156,8 +156,11 @@ fn flood(case: &Case<'_>, direction: Direction, found: &Measured<'_>, all: &[Str
         let arrived = t.sent_packets * (1.0 - t.loss());
         t.loss() < CROSSED.0 || (HOLDS.0..=HOLDS.1).contains(&(arrived / rate))
     };
-    let told = all.iter().filter_map(|s| s.through(false)).filter(|t| t.sent_packets > CROSS.0 * rate);
-    if rate.is_nan() || rate < 1.0 || !told.into_iter().all(|t| holds(&t)) {
+    let mut told = all.iter().filter_map(|s| s.through(false)).filter(|t| t.sent_packets > CROSS.0 * rate);
+    // And fewer of any size get through.
+    let mut fewer = all.iter().filter_map(|s| s.through(true)).filter(|t| t.sent_packets < HOLDS.0 * rate);
+    let is_other = fewer.any(|t| t.loss() >= CROSSED.0);
+    if rate.is_nan() || rate < 1.0 || is_other || !told.all(|t| holds(&t)) {
         return vec![undecided(case, direction, found)];
     }
     let says = format!(
