@@ -217,7 +217,7 @@ mod tests {
         let names = Scenario::names().unwrap();
         let jobs = benign(&names, 200, 0).unwrap();
         assert_eq!(jobs.len(), 200);
-        let seeds: std::collections::BTreeSet<u64> = jobs.iter().map(|job| job.seed).collect();
+        let seeds: BTreeSet<u64> = jobs.iter().map(|job| job.seed).collect();
         assert_eq!(seeds.len(), 200);
         assert!(seeds.iter().all(|seed| *seed >= FRESH));
         for job in jobs {
