@@ -24,18 +24,22 @@ impl Kept {
     /// it wrote, is taken off.
     ///
     /// # Errors
-    /// Where the file cannot be read or written, or a whole line of it is no run.
+    /// Where the file cannot be read or written, or what it holds is no run.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let text = io::read_to_string(&mut file)?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64)?;
-        file.seek(io::SeekFrom::End(0))?;
+        let (whole, cut) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
         let mut runs = BTreeMap::new();
-        for line in text.get(..whole).unwrap_or_default().lines() {
+        for line in whole.lines() {
             let run: Run = serde_json::from_str(line)?;
             runs.insert((run.scenario.clone(), run.seed, run.network), run);
         }
+        // Only now, and only what begins as a run does: the file may be another one.
+        if !(cut.is_empty() || cut.starts_with('{')) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it holds something else than runs"));
+        }
+        file.set_len(whole.len() as u64)?;
+        file.seek(io::SeekFrom::End(0))?;
         Ok(Self { file: Mutex::new(file), runs })
     }
 
@@ -94,10 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_line_that_is_no_run_is_an_error() {
+    fn what_is_no_run_is_an_error_and_stays_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs");
-        std::fs::write(&path, "nothing\n").unwrap();
-        assert!(Kept::open(&path).is_err());
+        for other in ["nothing\n", "a letter to somebody"] {
+            std::fs::write(&path, other).unwrap();
+            assert!(Kept::open(&path).is_err());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), other, "nothing is lost");
+        }
     }
 }
