@@ -24,6 +24,9 @@ use crate::scenario::{Event, PlanKind, Scenario, log};
 /// How long a plan may take beyond its own length before it counts as hanging.
 const SPARE: Duration = Duration::from_secs(240);
 
+/// How long `check --full` may take: the contract's.
+const FULL: Duration = Duration::from_secs(15 * 60);
+
 /// How often the running program and the events are looked at.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -107,7 +110,9 @@ pub fn play(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(StageError::Program)?;
     let (out, err) = (reader(child.stdout.take()), reader(child.stderr.take()));
-    let limit = scenario.plan.length.unwrap_or_default().0 + SPARE;
+    let is_full = scenario.plan.arguments.iter().any(|a| a == "--full");
+    let limit =
+        scenario.plan.length.unwrap_or_default().0 + if is_full { FULL } else { Duration::ZERO } + SPARE;
     let ended = watch(&mut stage, &mut child, steps(&scenario.event), limit);
     if ended.is_err() {
         let _ = child.kill();

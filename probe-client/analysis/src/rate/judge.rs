@@ -49,6 +49,9 @@ pub mod thresholds {
     pub const STANDS: f64 = 5e-3;
     /// Mean rank of the delays before the losses of a queue that comes and goes.
     pub const QUEUE_RANK: f64 = 0.8;
+    /// Losses expected at low delay, from which their absence would have been seen: by chance, none comes of ten once in
+    /// twenty thousand times.
+    pub const MET_LOW: f64 = 10.0;
     /// Delay that is none, seconds: no queue of a line that packets are lost on is so short.
     pub const NO_DELAY: f64 = 1e-3;
     /// Rank among all delays that those before losses must have, at the median.
@@ -141,8 +144,9 @@ impl Judgement {
             return true;
         }
         let Some(b) = self.before_loss.filter(|b| b.periods >= 8) else { return false };
-        // Where the queue hardly ever empties, low delay is hardly seen.
-        let both = (0.04..=0.9).contains(&b.high_share);
+        // Where the queue hardly ever empties, low delay is hardly seen; unless so many losses would have met it.
+        let at_low = (1.0 - b.high_share) * b.periods as f64;
+        let both = b.high_share >= 0.04 && (b.high_share <= 0.9 || at_low >= thresholds::MET_LOW);
         // Few periods prove nothing: with so many, a queue's ranks would have shown. The mean of uniform ranks has the
         // standard deviation `1 / sqrt(12 n)`, and 2.33 of them are one in a hundred.
         let could_be = b.mean_rank + 2.33 / (12.0 * b.periods as f64).sqrt();

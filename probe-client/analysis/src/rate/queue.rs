@@ -281,12 +281,29 @@ pub fn coupling(
     let level = if begins_full { level } else { start };
     let points = fills(series, delays, rate, start);
     let (slope, error) = slope_of(&points, rate)?;
-    let mut near: Vec<f64> = points.iter().filter(|(q, _)| *q > 0.8 * level).map(|p| p.1).collect();
     // Without a moment at which nothing waited, the delay at the level is not known.
-    let at_level =
-        if begins_full { quantile(&mut near, 0.5).unwrap_or(0.0) / (level / rate).max(1e-9) } else { 1.0 };
+    let at_level = if begins_full { risen(&points, level, rate) } else { 1.0 };
     Some(Coupling { slope, error, at_level })
 }
+
+/// How much the delay rises from a bucket that is nearly full of tokens to one that is nearly empty, over what a queue of its level
+/// would add. What jitters at either is nobody's rise; where hardly any packet met a full bucket, it is counted as one.
+fn risen(points: &[(f64, f64)], level: f64, rate: f64) -> f64 {
+    let middle = |within: &dyn Fn(f64) -> bool| {
+        let (mut fills, mut delays): (Vec<f64>, Vec<f64>) =
+            points.iter().filter(|(q, _)| within(*q / level)).copied().unzip();
+        let enough = delays.len() >= AT_EITHER;
+        quantile(&mut fills, 0.5).zip(quantile(&mut delays, 0.5)).map(|pair| (pair, enough))
+    };
+    let Some(((near, at_near), _)) = middle(&|q| q > 0.8) else { return 0.0 };
+    match middle(&|q| q < 0.3) {
+        Some(((low, at_low), true)) if near > low => (at_near - at_low) * rate / (near - low),
+        _ => at_near / (level / rate).max(1e-9),
+    }
+}
+
+/// Packets that must have met a nearly full bucket for their delay to be known.
+const AT_EITHER: usize = 20;
 
 /// The fill after each packet that passes, with its excess delay.
 fn fills(series: &[Packet], delays: &Delays, rate: f64, start: f64) -> Vec<(f64, f64)> {

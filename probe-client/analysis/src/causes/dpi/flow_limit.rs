@@ -41,31 +41,60 @@ fn is_held(flow: &FlowEvidence, traffic: &Traffic, at: Timestamp) -> bool {
     last.is_none_or(|last| last + LINGERS >= at)
 }
 
+/// After how many rungs of the ladder hardly any opens, where nearly all did before: the parting with the fewest
+/// exceptions. None without one, or where as many do not open by chance.
+fn parting(opened: &[bool]) -> Option<usize> {
+    let mut beyond = opened.iter().filter(|open| **open).count();
+    let (mut best, mut missing) = ((usize::MAX, 0, 0, 0), 0);
+    for at in 0..opened.len() {
+        best = best.min((missing + beyond, at, missing, beyond));
+        if opened[at] {
+            beyond -= 1;
+        } else {
+            missing += 1;
+        }
+    }
+    let (exceptions, at, missing, strays) = best;
+    let refused = opened.len() - at - strays;
+    let is_clear = exceptions != usize::MAX
+        && at > 0
+        && refused >= thresholds::ALIKE_FLOWS
+        && missing * 20 <= at
+        && strays * 10 <= refused;
+    is_clear.then_some(at)
+}
+
+/// In how many ways so few of all can be chosen.
+fn choices(all: usize, few: usize) -> f64 {
+    (0..few).map(|n| (all - n) as f64 / (n + 1) as f64).product()
+}
+
 pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let mut ladder: Vec<&CaseFlow<'_>> =
         case.flows.iter().filter(|(flow, _)| flow.plan.purpose == Purpose::Concurrent).collect();
     ladder.sort_by_key(|(flow, _)| flow.plan.at);
-    let opens = |(flow, _): &CaseFlow<'_>| flow.opened.is_some();
-    let Some(last) = ladder.iter().rposition(|rung| opens(rung)) else { return Vec::new() };
-    let refused = &ladder[last + 1..];
-    let lost_before = ladder[..=last].iter().filter(|rung| !opens(rung)).count();
-    // Beyond the number none opens, up to it nearly all do.
-    if refused.len() < thresholds::ALIKE_FLOWS || lost_before * 20 > last + 1 {
+    let opens = |(flow, _): &&CaseFlow<'_>| flow.opened.is_some();
+    // Beyond the number none opens, up to it nearly all do. Where a flow of before gives up its place meanwhile, one more
+    // finds room.
+    let Some(number) = parting(&ladder.iter().map(|rung| opens(&rung)).collect::<Vec<_>>()) else {
         return Vec::new();
-    }
+    };
+    let (before, beyond) = ladder.split_at(number);
+    let refused: Vec<&CaseFlow<'_>> = beyond.iter().copied().filter(|rung| !opens(rung)).collect();
     let attempts: u64 = refused.iter().map(|(flow, _)| flow.attempts.len() as u64).sum();
-    let p = thresholds::all_lost(attempts.max(refused.len() as u64));
+    let ways = choices(beyond.len(), beyond.len() - refused.len());
+    let p = (thresholds::all_lost(attempts.max(refused.len() as u64)) * ways).min(1.0);
     let at = refused[0].0.plan.at;
     let open = case.flows.iter().filter(|(flow, traffic)| is_held(flow, traffic, at)).count() as u64;
     // The earlier ones must have gone on, or it is an outage or a penalty.
-    let alive =
-        ladder[..=last].iter().filter(|(_, t)| t.life.answered.is_some_and(|mark| mark.at > at)).count();
-    let going_on = alive * 10 >= (last + 1) * 8;
+    let alive = before.iter().filter(|(_, t)| t.life.answered.is_some_and(|mark| mark.at > at)).count();
+    let going_on = alive * 10 >= before.len() * 8;
     let says = format!(
-        "with {open} flows of datagrams open, none of the next {} opened ({attempts} attempts), while {alive} of the {} \
+        "with {open} flows of datagrams open, {} of the next {} did not open ({attempts} attempts), while {alive} of the {} \
          opened before went on",
         refused.len(),
-        last + 1
+        beyond.len(),
+        before.len()
     );
     vec![
         Claim::new(Cause::FlowLimit, Side::Path)

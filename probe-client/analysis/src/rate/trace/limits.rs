@@ -4,7 +4,7 @@ use probe_protocol::cause::Cause;
 use probe_protocol::finding::{Direction, Evidence, Parameters, Rival};
 
 use super::findings::{Draft, Names, bits, mbit, percent, round};
-use super::segment::{Class, Limited, Verdict};
+use super::segment::{Class, Limited, SAME_LIMIT, Verdict};
 use super::{Transport, Way};
 use crate::causes::thresholds::{BENIGN_LOSS, FALSE_ALARM};
 use crate::rate::bucket;
@@ -13,8 +13,6 @@ use crate::stats::hypothesis::binomial_at_least;
 
 /// Rates of two parts that differ by less are the same limit.
 const SAME_RATE: f64 = 0.08;
-/// A bucket and a queue whose rates differ by less are one.
-const SAME_LIMIT: f64 = 0.02;
 /// Share of all packets (of a queue) or of all losses (of a bucket) that a limit must account for.
 const PART: f64 = 0.2;
 /// Share of all arrivals that must have waited before a line's own rate is worth saying.
@@ -102,6 +100,16 @@ pub(super) fn limits(direction: Option<Direction>, way: &Way, names: Names<'_>) 
         let is_bucket = d.parameters.kind.as_deref() == Some("policer") || d.cause == Cause::UdpPolicer;
         let twin = d.parameters.rate_bps.is_some_and(|r| queues.iter().flatten().any(|q| is_same(r, *q)));
         !(is_bucket && twin)
+    });
+    // And what was told in one part needs no second word for the parts that show less of it.
+    let told: Vec<u64> = drafts
+        .iter()
+        .filter(|(_, d)| d.cause != Cause::Unexplained)
+        .filter_map(|(_, d)| d.parameters.rate_bps)
+        .collect();
+    drafts.retain(|(_, d)| {
+        let is_told = d.parameters.rate_bps.is_some_and(|r| told.iter().any(|t| is_same(r, *t)));
+        !(d.cause == Cause::Unexplained && is_told)
     });
     drafts.sort_by(|a, b| b.0.total_cmp(&a.0));
     // One finding a cause and kind: the limit that bound most, the others as further evidence.

@@ -8,8 +8,10 @@ use probe_protocol::finding::{Direction, Evidence, Parameters, Rival};
 use super::Way;
 use super::findings::{Draft, percent, round};
 use super::segment::{Gaps, Limited, Verdict};
-use super::silences::{self, Silence};
-use crate::causes::thresholds::{BENIGN_LOSS, BENIGN_REORDERING, CERTAIN, FALSE_ALARM, LOSSY_BLOCKS};
+use super::silences::{self, BURST_LOST, Burst, Period, Silence};
+use crate::causes::thresholds::{
+    BENIGN_LOSS, BENIGN_REORDERING, CERTAIN, FALSE_ALARM, LOSSY_BLOCKS, PERIOD_CHANCE,
+};
 use crate::rate::judge::Limit;
 use crate::rate::quantile;
 use crate::stats::hypothesis::{binomial_at_least, fisher_at_least};
@@ -22,6 +24,16 @@ const OWN_QUEUE: f64 = 0.2;
 const MOST_BY_CHANCE: f64 = 0.25;
 /// Share of the uncertainty about losses that no bucket explains of losses by chance, bursts of them included.
 const BUCKET_LIKE: f64 = 0.6;
+/// Concentration of the phases of what recurs by the clock, from 0 to 1.
+const RECURS: f64 = 0.93;
+/// Packets that get through between two moments of loss that recur.
+const BETWEEN: f64 = 20.0;
+/// Share of the turns of a period that must show a loss.
+const TURNS: f64 = 0.75;
+/// By which share the packets vary that a device lets through in each second, since it counts them.
+const COUNTED: f64 = 0.002;
+/// Share of the time in which a limit on packets drops all.
+const LIMITED_SHARE: f64 = 0.1;
 /// Shortest silence that is an outage, seconds.
 const OUTAGE: f64 = 1.0;
 
@@ -58,57 +70,25 @@ pub(super) fn reordering(direction: Option<Direction>, way: &Way) -> Option<Draf
 /// What silences tell: outages, recurrences, floods. Also answers the packets that these account for.
 pub(super) fn events(direction: Option<Direction>, way: &Way) -> (Vec<Draft>, u64) {
     // What a limit explains is no silence.
-    let is_limited = |s: &Silence| {
+    let limited = |from: f64, last: f64, to: f64| {
         let covers = |l: &Limited| {
             // A sender that overshoots loses a whole window at once, and waits. What it sends after so long a wait finds
             // room in any bucket or queue.
             !matches!(l.limit, Limit::Shallow { .. })
-                && s.from >= l.active.0
-                && s.to <= l.active.1
-                && s.last - s.from < OUTAGE / 2.0
+                && from >= l.active.0
+                && to <= l.active.1
+                && last - from < OUTAGE / 2.0
         };
         way.verdicts.iter().any(|v| v.limited.as_ref().is_some_and(covers))
     };
-    let list: Vec<Silence> = way.silences.list().iter().copied().filter(|s| !is_limited(s)).collect();
+    let list: Vec<Silence> =
+        way.silences.list().iter().copied().filter(|s| !limited(s.from, s.last, s.to)).collect();
     let lost = |list: &[Silence]| list.iter().map(|s| s.lost).sum::<u64>();
     if let Some(draft) = flood(direction, &list) {
         return (vec![draft], lost(&list));
     }
-    // A queue that overflows falls silent, too, again and again: those are not what recurs by the clock.
-    let starts: Vec<f64> = list.iter().map(|s| s.from).collect();
-    let queues = way.verdicts.iter().any(|v| v.rest.queue_before_loss || v.all.is_queue_before_loss());
-    if let Some(found) = silences::period(&starts).filter(|f| !queues && f.p < 0.01 && f.concentration > 0.93)
-    {
-        let mut lengths: Vec<f64> = list.iter().map(|s| s.to - s.from).collect();
-        let length = quantile(&mut lengths, 0.5).unwrap_or(0.0);
-        let draft = Draft {
-            cause: Cause::PeriodicDrop,
-            direction,
-            probability: 1.0 - found.p,
-            parameters: Parameters {
-                period_s: Some((found.period * 1e3).round() / 1e3),
-                length_s: Some((length * 1e3).round() / 1e3),
-                ..Parameters::default()
-            },
-            evidence: vec![Evidence {
-                from_s: starts.first().map(|t| round(*t)),
-                to_s: starts.last().map(|t| round(*t)),
-                says: format!(
-                    "{} times everything was lost for about {:.0} ms, each {:.2} s",
-                    list.len(),
-                    length * 1e3,
-                    found.period
-                ),
-                test: Some("Rayleigh's test, corrected for the periods tried".to_owned()),
-                p: Some(found.p),
-                ..Evidence::default()
-            }],
-            rival: Some(Rival {
-                cause: Cause::LossyPath,
-                rejected_because: "the losses recur at one period".to_owned(),
-            }),
-        };
-        return (vec![draft], lost(&list));
+    if let Some(found) = recurring(direction, way, &list, &limited) {
+        return found;
     }
     let long: Vec<Silence> =
         list.iter().copied().filter(|s| s.to - s.from >= OUTAGE && s.last - s.from >= OUTAGE / 2.0).collect();
@@ -140,6 +120,112 @@ pub(super) fn events(direction: Option<Direction>, way: &Way) -> (Vec<Draft>, u6
     (vec![draft], lost(&outages))
 }
 
+/// Whether a limit accounts for what was lost from the first time to the second and ended at the third.
+type Excused<'e> = &'e dyn Fn(f64, f64, f64) -> bool;
+
+/// Moments at which everything, or most, was lost, again and again by the clock; with the packets that were lost in them.
+fn recurring(
+    direction: Option<Direction>,
+    way: &Way,
+    silences: &[Silence],
+    is_limited: Excused<'_>,
+) -> Option<(Vec<Draft>, u64)> {
+    // A queue that overflows falls silent, too, again and again: those are not what recurs by the clock.
+    if way.verdicts.iter().any(|v| v.rest.queue_before_loss || v.all.is_queue_before_loss()) {
+        return None;
+    }
+    // What empties a bucket again and again falls silent by the clock of whoever sends, and not every part tells it.
+    let by_bucket: usize = way
+        .verdicts
+        .iter()
+        .filter_map(|v| v.limited.as_ref())
+        .filter(|l| matches!(l.limit, Limit::Policer { .. } | Limit::Packets { .. }))
+        .map(|l| l.judgement.lost)
+        .sum();
+    if 2 * by_bucket as u64 > way.lost {
+        return None;
+    }
+    let moments: Vec<Moment> = silences.iter().map(Moment::of).collect();
+    let draft = |moments: &[Moment], found: &Period| {
+        let lost = moments.iter().map(|m| m.lost).sum();
+        Some((vec![periodic(direction, moments, found)], lost))
+    };
+    let starts = |moments: &[Moment]| moments.iter().map(|m| m.from).collect::<Vec<f64>>();
+    if let Some(found) =
+        silences::period(&starts(&moments)).filter(|f| f.p < 0.01 && f.concentration > RECURS)
+    {
+        return draft(&moments, &found);
+    }
+    let bursts: Vec<&Burst> =
+        way.silences.bursts().iter().filter(|b| !is_limited(b.from, b.last, b.to)).collect();
+    // Short bursts come by chance, and the more packets they take the more rarely.
+    for least in [5, 3, BURST_LOST] {
+        let kept: Vec<&Burst> = bursts.iter().copied().filter(|b| b.lost >= least).collect();
+        let moments: Vec<Moment> =
+            kept.iter().map(|b| Moment { from: b.from, to: b.to, lost: b.lost }).collect();
+        let Some(found) = silences::period(&starts(&moments)) else { continue };
+        let middle = |of: &dyn Fn(&Burst) -> f64| {
+            quantile(&mut kept.iter().map(|b| of(b)).collect::<Vec<f64>>(), 0.5).unwrap_or(f64::INFINITY)
+        };
+        // A sender that pauses loses the ends or the beginnings of its own bursts by the clock.
+        let is_sent_throughout = middle(&|b| b.idle_before.max(b.to - b.last)) < 0.1 * found.period;
+        let is_rare =
+            middle(&|b| b.passed_before as f64) >= BETWEEN && middle(&|b| b.to - b.from) < 0.5 * found.period;
+        let turns = (kept.last()?.from - kept.first()?.from) / found.period + 1.0;
+        let is_met = (TURNS..=1.0 / TURNS).contains(&(kept.len() as f64 / turns));
+        if found.p < PERIOD_CHANCE && found.concentration > RECURS && is_sent_throughout && is_rare && is_met
+        {
+            return draft(&moments, &found);
+        }
+    }
+    None
+}
+
+/// A moment of loss.
+struct Moment {
+    from: f64,
+    to: f64,
+    lost: u64,
+}
+
+impl Moment {
+    fn of(silence: &Silence) -> Self {
+        Self { from: silence.from, to: silence.to, lost: silence.lost }
+    }
+}
+
+fn periodic(direction: Option<Direction>, moments: &[Moment], found: &Period) -> Draft {
+    let mut lengths: Vec<f64> = moments.iter().map(|m| m.to - m.from).collect();
+    let length = quantile(&mut lengths, 0.5).unwrap_or(0.0);
+    Draft {
+        cause: Cause::PeriodicDrop,
+        direction,
+        probability: 1.0 - found.p,
+        parameters: Parameters {
+            period_s: Some(round(found.period)),
+            length_s: Some(round(length)),
+            ..Parameters::default()
+        },
+        evidence: vec![Evidence {
+            from_s: moments.first().map(|m| round(m.from)),
+            to_s: moments.last().map(|m| round(m.to)),
+            says: format!(
+                "{} times packets were lost for about {:.0} ms, each {:.2} s",
+                moments.len(),
+                length * 1e3,
+                found.period
+            ),
+            test: Some("Rayleigh's test, corrected for the periods tried".to_owned()),
+            p: Some(found.p),
+            ..Evidence::default()
+        }],
+        rival: Some(Rival {
+            cause: Cause::LossyPath,
+            rejected_because: "the losses recur at one period".to_owned(),
+        }),
+    }
+}
+
 /// A limit of packets a second whose breach is answered with silence.
 fn flood(direction: Option<Direction>, list: &[Silence]) -> Option<Draft> {
     if list.len() < 4 {
@@ -168,7 +254,14 @@ fn flood(direction: Option<Direction>, list: &[Silence]) -> Option<Draft> {
     };
     // So many in each second, counted from its edge.
     let rate_before = passed / spread(&mut inner.iter().map(|s| s.from - s.since).collect()).0.max(1e-9);
-    let is_window = phases(1.0) > 0.98 && passed_spread < 0.05 && passed >= 50.0;
+    // What is lost by the clock leaves about as many packets between, and never just as many; where the sender keeps its
+    // intervals so well that it would, only a limit takes so large a share.
+    let turn = spread(&mut inner.iter().map(|s| s.to - s.since).collect()).0;
+    let is_window = phases(1.0) > 0.98
+        && (turn - 1.0).abs() < 0.05
+        && passed_spread * passed <= (passed * COUNTED).max(1.0)
+        && share >= LIMITED_SHARE
+        && passed >= 50.0;
     let whole = length.round().max(1.0);
     let is_hold =
         length_spread < 0.08 && (length / whole - 1.0).abs() < 0.05 && share > 0.25 && rate_before >= 100.0;

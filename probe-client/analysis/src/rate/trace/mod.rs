@@ -126,7 +126,8 @@ impl Way {
         for sample in &samples {
             self.silences.note(sample.at, sample.delay.is_some());
         }
-        for verdict in segment::judge(&samples, first == 0) {
+        let known = self.verdicts.iter().rev().filter_map(|v| v.limited.as_ref()).find(|l| l.is_decided());
+        for verdict in segment::judge(&samples, first == 0, known) {
             if self.verdicts.len() < MAX_VERDICTS {
                 self.verdicts.push(verdict);
             } else {

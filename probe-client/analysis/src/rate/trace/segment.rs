@@ -2,7 +2,7 @@
 
 use super::{Sample, Transport};
 use crate::rate::judge::{self, Judgement, Limit, thresholds};
-use crate::rate::{Packet, quantile};
+use crate::rate::{Estimate, Packet, bucket, quantile};
 use crate::stats::hypothesis::fisher_at_least;
 
 /// Flows that are judged by themselves: those with the most packets.
@@ -14,11 +14,19 @@ const HALVINGS: u32 = 3;
 /// Blocks of a segment in which loss is counted, unless they would be longer than half a second.
 const BLOCKS: f64 = 40.0;
 /// Drops that are worth a look of their own: as many as two buckets are fitted from.
-const MANY_DROPS: u64 = 2 * crate::rate::bucket::MIN_DROPS as u64;
+const MANY_DROPS: u64 = 2 * bucket::MIN_DROPS as u64;
 /// Chance at which a transport that lost nothing is held to be spared: one in a million traces.
 const SPARED_BY_CHANCE: f64 = 1e-6;
 /// Width of the interval of a queue's rate, as a ratio.
 const SHARP_QUEUE: f64 = 0.025;
+/// Share of the differences of delay that no queue of others leaves to be explained.
+const OWN_QUEUE: f64 = 0.97;
+/// Width of the interval of the rate of such a one: a sender that waits for answers fills it in rounds.
+const SHARP_OWN_QUEUE: f64 = 0.1;
+/// A bucket whose rate differs by less from that of a limit known before is its.
+pub(super) const SAME_LIMIT: f64 = 0.02;
+/// Packets of TCP that a comparison takes at least.
+const FEWEST_TCP: usize = 50;
 /// Fewest packets of a part.
 const MIN_PART: usize = 400;
 
@@ -74,6 +82,15 @@ pub(super) struct Limited {
     pub(super) control: Option<Control>,
     /// When the first and the last packet met the limit.
     pub(super) active: (f64, f64),
+    /// It was told in an earlier part, and is known here by its rate alone.
+    pub(super) goes_on: bool,
+}
+
+impl Limited {
+    /// It is known what it is, and not only that there is one.
+    pub(super) fn is_decided(&self) -> bool {
+        !matches!(self.limit, Limit::Shallow { .. })
+    }
 }
 
 /// TCP beside a limited class, in the same time.
@@ -141,17 +158,17 @@ impl Gaps {
     }
 }
 
-/// Judges a segment, in sending order; the first of a direction or a later one.
-pub(super) fn judge(samples: &[Sample], is_first: bool) -> Vec<Verdict> {
+/// Judges a segment, in sending order; the first of a direction or a later one, with what limited those before it.
+pub(super) fn judge(samples: &[Sample], is_first: bool, known: Option<&Limited>) -> Vec<Verdict> {
     let mut out = Vec::new();
     if !samples.is_empty() {
-        part(samples, is_first, HALVINGS, &mut out);
+        part(samples, is_first, known, HALVINGS, &mut out);
     }
     out
 }
 
-fn part(samples: &[Sample], is_first: bool, halvings: u32, out: &mut Vec<Verdict>) {
-    let whole = verdict(samples, is_first);
+fn part(samples: &[Sample], is_first: bool, known: Option<&Limited>, halvings: u32, out: &mut Vec<Verdict>) {
+    let whole = verdict(samples, is_first, known);
     // A line of one's own may hold throughout, and what drops packets in a part of the time alone.
     let drops_elsewhere = |l: &Limited| {
         let Limit::Shaper { fit, .. } = &l.limit else { return false };
@@ -176,8 +193,8 @@ fn part(samples: &[Sample], is_first: bool, halvings: u32, out: &mut Vec<Verdict
         return;
     }
     let mut parts = Vec::new();
-    part(&samples[..at], is_first, halvings - 1, &mut parts);
-    part(&samples[at..], false, halvings - 1, &mut parts);
+    part(&samples[..at], is_first, known, halvings - 1, &mut parts);
+    part(&samples[at..], false, known, halvings - 1, &mut parts);
     if parts.iter().any(|p| p.limited.as_ref().is_some_and(|l| !matches!(l.limit, Limit::Shallow { .. }))) {
         out.extend(parts);
     } else {
@@ -193,12 +210,14 @@ fn series(samples: &[Sample], class: Class) -> Vec<Packet> {
         .collect()
 }
 
-fn verdict(samples: &[Sample], is_first: bool) -> Verdict {
+fn verdict(samples: &[Sample], is_first: bool, known: Option<&Limited>) -> Verdict {
     let all = judged(&series(samples, Class::All));
     let (limited, is_first) = match limited(samples, &all) {
         Some(found) if accounts_for_losses(&found) || all.lost == 0 => (Some(found), is_first),
         other => trimmed(samples).map_or((other, is_first), |found| (Some(found), false)),
     };
+    let undecided = limited.as_ref().is_none_or(|l| !l.is_decided());
+    let limited = known.filter(|_| undecided).and_then(|k| goes_on(samples, k, &all)).or(limited);
     let rest = rest(samples, limited.as_ref(), &all);
     Verdict {
         from: samples.first().map_or(0.0, |s| s.at),
@@ -214,11 +233,35 @@ fn verdict(samples: &[Sample], is_first: bool) -> Verdict {
 fn judged(series: &[Packet]) -> Judgement {
     let mut found = judge::judge(series);
     if let Some(Limit::Shaper { fit, .. }) = &found.limit
-        && (fit.rate.high - fit.rate.low) / fit.rate.value >= SHARP_QUEUE
+        && (fit.rate.high - fit.rate.low) / fit.rate.value
+            >= if fit.explained >= OWN_QUEUE { SHARP_OWN_QUEUE } else { SHARP_QUEUE }
     {
         found.limit = None;
     }
     found
+}
+
+/// The limit that was known before, where it goes on: a bucket or a queue that is met all the time is never seen idle, and
+/// shows neither its depth nor that anything waited. Its rate tells it.
+fn goes_on(samples: &[Sample], known: &Limited, all: &Judgement) -> Option<Limited> {
+    let judgement = if known.class == Class::All { *all } else { judged(&series(samples, known.class)) };
+    let fit = judgement.bucket.filter(|b| b.explained >= thresholds::EXPLAINED)?;
+    let goes_on = |rate: &Estimate| (fit.rate.value / rate.value - 1.0).abs() < SAME_LIMIT;
+    let limit = match known.limit {
+        Limit::Policer { rate, burst, coupling, .. } if goes_on(&rate) => {
+            let fit = bucket::Fit { is_depth_known: false, ..fit };
+            Limit::Policer { rate, burst, fit, coupling }
+        }
+        Limit::Shaper { rate, .. } if goes_on(&rate) => known.limit,
+        Limit::Policer { .. } | Limit::Shaper { .. } | Limit::Packets { .. } | Limit::Shallow { .. } => {
+            return None;
+        }
+    };
+    let lost = || samples.iter().filter(|s| known.class.holds(s) && s.delay.is_none()).map(|s| s.at);
+    let active = (lost().next()?, lost().next_back()?);
+    let is_udp = known.transport == Some(Transport::Udp);
+    let control = is_udp.then(|| control(samples, known.class, active, all)).flatten();
+    Some(Limited { limit, judgement, control, active, goes_on: true, ..known.clone() })
 }
 
 /// A limit that holds from the first loss to the last one alone.
@@ -334,22 +377,25 @@ fn limited(samples: &[Sample], all: &Judgement) -> Option<Limited> {
         Limit::Shaper { .. } => (samples.first()?.at, samples.last()?.at),
     };
     let control = (transport == Some(Transport::Udp)).then(|| control(samples, class, active, all)).flatten();
-    Some(Limited { class, limit, judgement, flows: bound, transport, control, active })
+    Some(Limited { class, limit, judgement, flows: bound, transport, control, active, goes_on: false })
 }
 
 fn control(samples: &[Sample], class: Class, active: (f64, f64), all: &Judgement) -> Option<Control> {
+    let of_tcp = |s: &&Sample| s.transport == Some(Transport::Tcp) && !class.holds(s);
     let within = |s: &&Sample| s.at >= active.0 && s.at <= active.1;
+    // TCP that was sent at another time than UDP is compared as well: it had the same way, if not the same moment.
+    let is_beside = samples.iter().filter(of_tcp).filter(within).count() >= FEWEST_TCP;
     let (mut sent, mut lost, mut limited_sent, mut limited_lost) = (0u64, 0u64, 0u64, 0u64);
     let (mut delays, mut limited_delays) = (Vec::new(), Vec::new());
     let mut seconds: std::collections::BTreeMap<i64, f64> = std::collections::BTreeMap::new();
     let base = all.delays?.base;
-    for s in samples.iter().filter(within) {
+    for s in samples {
         let excess = s.delay.map(|d| base.excess(s.at, d));
-        if class.holds(s) {
+        if class.holds(s) && within(&s) {
             limited_sent += 1;
             limited_lost += u64::from(s.delay.is_none());
             limited_delays.extend(excess);
-        } else if s.transport == Some(Transport::Tcp) {
+        } else if of_tcp(&s) && (within(&s) || !is_beside) {
             sent += 1;
             lost += u64::from(s.delay.is_none());
             delays.extend(excess);
@@ -358,7 +404,7 @@ fn control(samples: &[Sample], class: Class, active: (f64, f64), all: &Judgement
             }
         }
     }
-    if sent < 50 {
+    if sent < FEWEST_TCP as u64 {
         return None;
     }
     let length = (active.1 - active.0).clamp(0.1, 1.0);
@@ -375,6 +421,7 @@ fn control(samples: &[Sample], class: Class, active: (f64, f64), all: &Judgement
 /// A queue accounts for losses that follow on its filling. Others are the path's.
 fn accounts_for_losses(limited: &Limited) -> bool {
     !matches!(limited.limit, Limit::Shaper { .. })
+        || limited.goes_on
         || limited.judgement.is_queue_before_loss()
         || !limited.judgement.is_flat_before_loss()
 }

@@ -10,6 +10,10 @@ const MIN_LENGTH: f64 = 0.04;
 const FEW_PACKETS: u64 = 3;
 /// How long that is, seconds.
 const LONG: f64 = 0.5;
+/// So many packets that get through in a row end a burst of loss.
+const BURST_ENDS: u64 = 4;
+/// Packets that a burst takes at least.
+pub(super) const BURST_LOST: u64 = 2;
 
 /// One stretch in which everything was lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,10 +34,79 @@ pub struct Silence {
     pub since: f64,
 }
 
-/// Collects silences.
+/// A moment in which at least half of what was sent was lost: shorter than a silence, or with a few that got through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Burst {
+    /// When the first lost packet was sent, seconds.
+    pub(super) from: f64,
+    /// When the last lost packet was sent, seconds.
+    pub(super) last: f64,
+    /// When the first packet after it was sent, seconds.
+    pub(super) to: f64,
+    /// Since when nothing had been sent before its first packet, seconds.
+    pub(super) idle_before: f64,
+    /// Packets lost in it.
+    pub(super) lost: u64,
+    /// Packets sent from the first lost to the last.
+    sent: u64,
+    /// Packets that got through since the burst before this one.
+    pub(super) passed_before: u64,
+}
+
+/// Collects bursts.
+#[derive(Clone, Debug, Default)]
+struct Bursts {
+    list: Vec<Burst>,
+    open: Option<Burst>,
+    /// Packets in a row that got through.
+    passed: u64,
+    before: Option<f64>,
+}
+
+impl Bursts {
+    fn note(&mut self, at: f64, arrived: bool) {
+        if arrived {
+            self.passed += 1;
+            if let Some(open) = &mut self.open
+                && self.passed == 1
+            {
+                open.to = at;
+            }
+            if self.passed == BURST_ENDS {
+                self.end();
+            }
+        } else {
+            let (passed, before) = (self.passed, self.before.unwrap_or(at));
+            let open = self.open.get_or_insert(Burst {
+                from: at,
+                last: at,
+                to: at,
+                idle_before: at - before,
+                lost: 0,
+                sent: 0,
+                passed_before: passed,
+            });
+            open.sent += 1 + if open.lost > 0 { passed } else { 0 };
+            open.lost += 1;
+            (open.last, open.to) = (at, at);
+            self.passed = 0;
+        }
+        self.before = Some(at);
+    }
+
+    fn end(&mut self) {
+        let Some(burst) = self.open.take() else { return };
+        if burst.lost >= BURST_LOST && burst.lost * 2 >= burst.sent && self.list.len() < MAX_SILENCES {
+            self.list.push(burst);
+        }
+    }
+}
+
+/// Collects silences, and the bursts of loss that are too short for one.
 #[derive(Clone, Debug, Default)]
 pub struct Silences {
     list: Vec<Silence>,
+    bursts: Bursts,
     open: Option<(f64, f64, u64)>,
     last: f64,
     sent: u64,
@@ -51,6 +124,7 @@ impl Silences {
     pub fn note(&mut self, at: f64, arrived: bool) {
         self.since.get_or_insert(at);
         self.last = at;
+        self.bursts.note(at, arrived);
         if arrived {
             self.end(at);
             self.sent += 1;
@@ -97,6 +171,7 @@ impl Silences {
     pub fn close(&mut self) {
         let last = self.last;
         self.end(last);
+        self.bursts.end();
     }
 
     /// Chance that a packet is lost whose predecessor was, outside of the given silences.
@@ -106,6 +181,11 @@ impl Silences {
         let (all, follow) = (self.losses.0.saturating_sub(lost), self.losses.1.saturating_sub(pairs));
         // Two losses that were seen to be followed, and two that were not: little is known of few.
         (follow as f64 + 0.2) / (all as f64 + 2.0)
+    }
+
+    /// All bursts of loss, in order, the silences among them.
+    pub(super) fn bursts(&self) -> &[Burst] {
+        &self.bursts.list
     }
 
     /// All silences, in order.
