@@ -14,6 +14,7 @@ use crate::causes::thresholds::FALSE_ALARM;
 use crate::causes::{Case, Claim};
 use crate::evidence::Beside;
 use crate::observation::{Load, LoadExperiment};
+use crate::rate::delay::normal_above;
 use crate::rate::quantile;
 use crate::stats::hypothesis::fisher_at_least;
 
@@ -35,6 +36,11 @@ const ALIKE: f64 = 1.6;
 const PROBES: usize = 6;
 /// Steps that must agree.
 const STEPS: usize = 2;
+/// Where UDP is plainly harmed in one step, another agrees in which its probes take so much longer than TCP's at the median,
+/// seconds: a sender that lags behind its rate hardly overfills the line there.
+const SLOWER: f64 = 0.004;
+/// Chance of such an order of the probes of a step by accident.
+const SLOWER_CHANCE: f64 = 0.01;
 /// A step begins to tell after this part of it: TCP is as fast as it gets.
 const EARLY: f64 = 0.3;
 
@@ -129,6 +135,42 @@ fn probes(case: &Case<'_>, udp: &Load, is_tcp: bool) -> Vec<f64> {
     case.evidence.loads.beside().iter().filter(fits).map(took).collect()
 }
 
+/// How often probes of UDP took longer than those of TCP of the same step (Mann and Whitney), step by step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Order {
+    /// Pairs in which UDP took longer, beyond half of all.
+    above: f64,
+    /// Variance of that where nobody is slower.
+    variance: f64,
+}
+
+impl Order {
+    fn of(udp: &[f64], tcp: &[f64]) -> Self {
+        let longer = |u: &f64| {
+            let of_one = |t: &f64| match u.total_cmp(t) {
+                std::cmp::Ordering::Greater => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Less => 0.0,
+            };
+            tcp.iter().map(of_one).sum::<f64>()
+        };
+        let (n, m) = (udp.len() as f64, tcp.len() as f64);
+        Self {
+            above: udp.iter().map(longer).sum::<f64>() - n * m / 2.0,
+            variance: n * m * (n + m + 1.0) / 12.0,
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { above: self.above + other.above, variance: self.variance + other.variance }
+    }
+
+    /// Chance that UDP takes longer so often where neither is slower.
+    fn p(self) -> f64 {
+        if self.variance > 0.0 { normal_above(self.above / self.variance.sqrt()) } else { 1.0 }
+    }
+}
+
 pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
     let up = direction == Direction::Up;
     let steps: Vec<&Load> = case
@@ -143,6 +185,8 @@ pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
     let (mut bad, mut asked, mut got) = (Vec::new(), 0.0, 0.0);
     let (mut late, mut tcp_late) = ((0u64, 0u64), (0u64, 0u64));
     let mut waits: Vec<f64> = Vec::new();
+    let mut order = Order::default();
+    let mut harmed = 0;
     // What TCP's probes take where nothing waits.
     let quiet = quickest(case);
     for udp in &of_udp {
@@ -183,7 +227,14 @@ pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
                 .filter(|l| l.flow == udp.flow && l.up == up)
                 .any(|l| l.to > udp.from && l.bins.iter().any(|b| b.at >= udp.from && b.lost < b.packets))
         };
-        if !is_alone_fine || udp_sent > OWED * whole || !is_alive() || !(is_starved || is_waiting()) {
+        let is_harmed = is_starved || is_waiting();
+        let of_step = Order::of(&of_udp, &of_tcp);
+        let is_slower = || {
+            let middle = |list: &[f64]| quantile(&mut list.to_vec(), 0.5);
+            let is_far = middle(&of_udp).zip(middle(&of_tcp)).is_some_and(|(udp, tcp)| udp >= tcp + SLOWER);
+            is_far && of_step.p() < SLOWER_CHANCE
+        };
+        if !is_alone_fine || udp_sent > OWED * whole || !is_alive() || !(is_harmed || is_slower()) {
             continue;
         }
         let Some(limit) = quantile(&mut of_tcp, 0.9).filter(|q| q.is_finite()).map(|q| q + LATE) else {
@@ -197,14 +248,20 @@ pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
         if let (Some(slow), Some(quick)) = (quantile(&mut seen, 0.5), quantile(&mut of_tcp, 0.5)) {
             waits.push(slow - quick);
         }
+        order = order.plus(of_step);
+        harmed += usize::from(is_harmed);
         asked += udp_sent;
         got += udp_got;
         bad.push(*udp);
     }
-    if bad.len() < STEPS || bad.len() < of_udp.len() {
+    if bad.len() < STEPS || bad.len() < of_udp.len() || harmed == 0 {
         return None;
     }
-    let p = fisher_at_least(late.0, late.1, tcp_late.0, tcp_late.1);
+    let (test, p) = if harmed == bad.len() {
+        ("Fisher's exact test", fisher_at_least(late.0, late.1, tcp_late.0, tcp_late.1))
+    } else {
+        ("sum of ranks, by step", order.p())
+    };
     let added = quantile(&mut waits, 0.5).filter(|w| *w > 0.0);
     let short = 1.0 - got / asked;
     let says = format!(
@@ -230,7 +287,7 @@ pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
                 from_s: bad.iter().map(|l| case.evidence.seconds(l.from)).reduce(f64::min),
                 to_s: bad.iter().map(|l| case.evidence.seconds(l.to)).reduce(f64::max),
                 says,
-                test: Some("Fisher's exact test".to_owned()),
+                test: Some(test.to_owned()),
                 p: Some(p),
             })
             .rather_than(Cause::Congestion, "TCP on the same line at the same time was spared")
