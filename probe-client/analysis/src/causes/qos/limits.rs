@@ -25,8 +25,9 @@ const PASSES: (f64, f64) = (1.07, 0.97);
 const MEETS: f64 = 1.1;
 /// TCP that gets less than this share of it is held down by something else, as far as we know.
 const HELD_DOWN: f64 = 0.3;
-/// TCP that loses as well may be slowed to this share of a limit by a small bucket: it is cut to nothing again and again.
-const SLOWED: f64 = 0.1;
+/// TCP that loses as well may be slowed to this share of a limit by a small bucket: it is cut to nothing again and again, and
+/// waits for its timer.
+const SLOWED: f64 = 0.02;
 /// So many segments that had to be sent again are no chance on a path that loses nothing else.
 const SENT_AGAIN: u64 = 12;
 /// TCP must have been offered so much more than the limit.
