@@ -144,9 +144,11 @@ impl Judgement {
             return true;
         }
         let Some(b) = self.before_loss.filter(|b| b.periods >= 8) else { return false };
-        // Where the queue hardly ever empties, low delay is hardly seen; unless so many losses would have met it.
+        // Where the queue hardly ever empties, low delay is hardly seen; unless it is so short that it is none, and so many
+        // losses would have met it.
         let at_low = (1.0 - b.high_share) * b.periods as f64;
-        let both = b.high_share >= 0.04 && (b.high_share <= 0.9 || at_low >= thresholds::MET_LOW);
+        let is_jitter = delays.p95 <= thresholds::STANDS && at_low >= thresholds::MET_LOW;
+        let both = b.high_share >= 0.04 && (b.high_share <= 0.9 || is_jitter);
         // Few periods prove nothing: with so many, a queue's ranks would have shown. The mean of uniform ranks has the
         // standard deviation `1 / sqrt(12 n)`, and 2.33 of them are one in a hundred.
         let could_be = b.mean_rank + 2.33 / (12.0 * b.periods as f64).sqrt();

@@ -64,6 +64,7 @@ pub const FAMILIES: &[&str] = &[
     "loss/bursts-udp",
     "loss/bursts-tcp",
     "periodic",
+    "periodic/short",
     "outage",
     "bufferbloat",
     "benign/tcp",
@@ -399,6 +400,21 @@ pub fn world(family: &str, seed: u64, range: Range) -> World {
                 ..flow(Sender::Paced { rates: vec![(0.0, 100.0)], sizes: vec![300], jitter: 0.1 })
             };
             (vec![wire, lost, last], vec![f], Truth { period: Some(period), ..only(Cause::PeriodicDrop) })
+        }
+        // Whole seconds, and moments too short for a silence.
+        "periodic/short" => {
+            let period = [1.0, 2.0, 5.0, 10.0][d.rng.random_range(0..4)];
+            let lost = Stage::Periodic { period, length: d.log(0.02, 0.05), first: 0.7 };
+            let jitter = if d.rng.random() { 0.1 } else { 0.0 };
+            let rates = vec![(0.0, d.log(200.0, 500.0))];
+            let to = 10.0 * period;
+            let f = Flow { to, ..flow(Sender::Paced { rates, sizes: vec![300], jitter }) };
+            let may = vec![Cause::LossyPath];
+            (
+                vec![wire, lost, last],
+                vec![f],
+                Truth { period: Some(period), may, ..only(Cause::PeriodicDrop) },
+            )
         }
         "outage" => {
             let from = t * d.flat(0.2, 0.5);
