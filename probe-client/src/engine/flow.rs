@@ -158,6 +158,8 @@ pub(super) struct Flow {
     /// Bit `i` stands for `highest_reply - 1 - i`.
     pub(super) reply_window: u64,
     pub(super) last_reply: Option<Timestamp>,
+    /// The latest probe that was answered, and when it was sent.
+    pub(super) answered: Option<(u64, Timestamp)>,
     pub(super) srtt: Option<Duration>,
     pub(super) moves: u8,
     /// Its new address is being proven.
@@ -235,6 +237,7 @@ impl Flow {
             replies: 0,
             reply_window: 0,
             last_reply: None,
+            answered: None,
             srtt: None,
             moves: 0,
             proof: None,

@@ -275,6 +275,9 @@ impl Engine {
             let dwell = Duration::from_nanos(u64::from(echo.dwell_ns));
             self.host_fault(times.at - dwell, times.at, HostFault::ListenerStalled);
         }
+        if echo.overflowed {
+            self.no_room_there(no, seq);
+        }
         let Some(flow) = self.flows.get_mut(&no) else { return };
         let tampering = tampering(flow, seq, &echo, filler);
         let reordered = flow.highest_reply.is_some_and(|h| seq < h);
@@ -305,7 +308,9 @@ impl Engine {
             }
         }
         if first {
-            let rtt = times.at.since(pending.sent);
+            let sent = pending.sent;
+            let rtt = times.at.since(sent);
+            flow.answered = flow.answered.max(Some((seq, sent)));
             flow.srtt = Some(flow.srtt.map_or(rtt, |s| (s * 7 + rtt) / 8));
             note_reply(flow, seq);
         }

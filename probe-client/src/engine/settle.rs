@@ -12,6 +12,8 @@ use super::{Engine, Phase};
 /// A probe without a reply for so long is looked up in the listener's ledger. Late is not lost: the slowest satellite
 /// with the fullest buffer answers within this.
 pub(super) const LATE: Duration = Duration::from_secs(3);
+/// Between two probes so close, a listener without room may have dropped any flow's datagrams.
+const BRIEF: Duration = Duration::from_secs(1);
 
 impl Flow {
     /// Whether the transport itself still tries to bring what is under way: on a connection that is open, a segment is
@@ -173,6 +175,31 @@ impl Engine {
         }
     }
 
+    /// The listener's socket had no room for something that arrived between this probe of a flow and the one answered before
+    /// it. Whose datagrams those were is not known: what the flow itself lost meanwhile is not the path's, nor is what others
+    /// did that share the socket, unless that was long.
+    pub(super) fn no_room_there(&mut self, no: FlowNo, seq: u64) {
+        let between = self.flows.get_mut(&no).and_then(|flow| {
+            let (before, since) = flow.answered.filter(|(before, _)| *before < seq)?;
+            flow.pending_mut(seq).map(|pending| (before + 1, since, pending.sent))
+        });
+        let Some((next, since, until)) = between else { return };
+        let is_brief = until.since(since) <= BRIEF;
+        for flow in self.flows.values_mut().filter(|flow| flow.probes_are_datagrams()) {
+            let (is_own, first) = (flow.no == no, flow.base_seq);
+            for (at, pending) in (first..).zip(&mut flow.pending) {
+                let is_meant = if is_own {
+                    (next..seq).contains(&at)
+                } else {
+                    is_brief && pending.sent >= since && pending.sent <= until
+                };
+                if is_meant && pending.reply.is_none() && !pending.arrived {
+                    pending.excluded.get_or_insert(Excluded::ListenerOverflow);
+                }
+            }
+        }
+    }
+
     /// Probes without a reply whose time fell into a sleep of the client, or the like, are not the path's.
     pub(super) fn exclude_between(&mut self, from: Timestamp, to: Timestamp, why: Excluded) {
         for flow in self.flows.values_mut() {
@@ -191,6 +218,8 @@ pub(super) fn fate(pending: &Pending, otherwise: Fate) -> Fate {
         // Its answer comes when it was asked to, and says nothing about the path's delay or loss.
         (_, Some(Excluded::Experiment)) => Fate::Excluded(Excluded::Experiment),
         (true, _) => Fate::Received,
+        // There was room for it: it was lost on the way back.
+        (false, Some(Excluded::ListenerOverflow)) if pending.arrived => otherwise,
         (false, Some(why)) => Fate::Excluded(why),
         (false, None) => otherwise,
     }

@@ -175,3 +175,26 @@ fn confusion() {
         assert!(burst.0 * 20 <= burst.1, "{} of {} bursts are off", burst.0, burst.1);
     }
 }
+
+#[test]
+fn a_limit_goes_on_in_parts_that_show_its_bucket_only_full() {
+    // Half a minute at twice the rate of a bucket: only the first of three parts shows its depth.
+    let mut analyser = Analyser::default();
+    let (rate, depth, bytes) = (1.0, 30_000.0, 200.0);
+    let (mut tokens, mut before) = (depth, 0.0f64);
+    for n in 0..300_000u32 {
+        let sent_us = f64::from(n * 100 + n * 7919 % 13);
+        tokens = f64::min(tokens + rate * (sent_us - before), depth);
+        before = sent_us;
+        let passes = tokens >= bytes;
+        tokens -= if passes { bytes } else { 0.0 };
+        let arrived_us = passes.then(|| sent_us + 20_000.0 + f64::from(n * 31 % 200));
+        analyser.push(&Row { sent_us, bytes: 200, arrived_us, flow: 0, direction: None, transport: None });
+    }
+    let judged = analyser.finish();
+    let [one] = judged.findings.as_slice() else { panic!("{:#?}", judged.findings) };
+    assert_eq!((one.cause, one.parameters.kind.as_deref()), (Cause::RateLimit, Some("policer")));
+    let off = |got: Option<u64>, is: f64| (got.unwrap() as f64 / is - 1.0).abs();
+    assert!(off(one.parameters.rate_bps, 8e6) < 0.01, "{one:#?}");
+    assert!(off(one.parameters.burst_bytes, depth) < 0.1, "{one:#?}");
+}

@@ -46,9 +46,9 @@ fn is_held(flow: &FlowEvidence, traffic: &Traffic, at: Timestamp) -> bool {
 fn parting(opened: &[bool]) -> Option<usize> {
     let mut beyond = opened.iter().filter(|open| **open).count();
     let (mut best, mut missing) = ((usize::MAX, 0, 0, 0), 0);
-    for at in 0..opened.len() {
+    for (at, is_open) in opened.iter().enumerate() {
         best = best.min((missing + beyond, at, missing, beyond));
-        if opened[at] {
+        if *is_open {
             beyond -= 1;
         } else {
             missing += 1;
@@ -76,7 +76,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let opens = |(flow, _): &&CaseFlow<'_>| flow.opened.is_some();
     // Beyond the number none opens, up to it nearly all do. Where a flow of before gives up its place meanwhile, one more
     // finds room.
-    let Some(number) = parting(&ladder.iter().map(|rung| opens(&rung)).collect::<Vec<_>>()) else {
+    let Some(number) = parting(&ladder.iter().map(opens).collect::<Vec<_>>()) else {
         return Vec::new();
     };
     let (before, beyond) = ladder.split_at(number);

@@ -293,3 +293,22 @@ pub(super) fn of(case: &Case<'_>, direction: Direction) -> Option<Claim> {
             .rather_than(Cause::Congestion, "TCP on the same line at the same time was spared")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_probes_adds_up_over_steps() {
+        let tcp: Vec<f64> = (1..=14).map(|n| f64::from(n) * 1e-3).collect();
+        let slow = [0.010, 0.012, 0.0155, 0.016, 0.02, 0.03, f64::INFINITY];
+        let one = Order::of(&slow, &tcp);
+        assert!(one.p() < SLOWER_CHANCE && one.p() > 1e-4, "{}", one.p());
+        assert!(one.plus(one).p() < FALSE_ALARM, "{}", one.plus(one).p());
+        let alike = Order::of(&tcp[3..10], &tcp);
+        assert!((alike.p() - 0.5).abs() < 0.2, "{}", alike.p());
+        // A step that shows nothing takes from one that does, and none is no proof.
+        assert!(one.plus(alike).p() > one.p());
+        assert!((Order::default().p() - 1.0).abs() < 1e-9);
+    }
+}
