@@ -125,7 +125,12 @@ pub(super) fn limits(direction: Option<Direction>, way: &Way, names: Names<'_>) 
 }
 
 fn limit(direction: Option<Direction>, group: &Group<'_>, names: Names<'_>) -> Option<Draft> {
-    let best = group.parts.iter().max_by(|a, b| weight(a.1).total_cmp(&weight(b.1)))?;
+    // The part that tells most, of those in which it was told.
+    let tells = |l: &Limited| (!l.goes_on, weight(l));
+    let best = group
+        .parts
+        .iter()
+        .max_by(|a, b| tells(a.1).0.cmp(&tells(b.1).0).then(tells(a.1).1.total_cmp(&tells(b.1).1)))?;
     let (from, to) = group
         .parts
         .iter()

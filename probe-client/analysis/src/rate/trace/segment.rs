@@ -242,23 +242,32 @@ fn judged(series: &[Packet]) -> Judgement {
 }
 
 /// The limit that was known before, where it goes on: a bucket or a queue that is met all the time is never seen idle, and
-/// shows neither its depth nor that anything waited. Its rate tells it.
+/// shows neither its depth nor that anything waited. Its rate tells it, and as much gets through.
 fn goes_on(samples: &[Sample], known: &Limited, all: &Judgement) -> Option<Limited> {
     let judgement = if known.class == Class::All { *all } else { judged(&series(samples, known.class)) };
-    let fit = judgement.bucket.filter(|b| b.explained >= thresholds::EXPLAINED)?;
-    let goes_on = |rate: &Estimate| (fit.rate.value / rate.value - 1.0).abs() < SAME_LIMIT;
+    let lost = || samples.iter().filter(|s| known.class.holds(s) && s.delay.is_none()).map(|s| s.at);
+    let active = (lost().next()?, lost().next_back()?);
+    let through: f64 = samples
+        .iter()
+        .filter(|s| known.class.holds(s) && s.delay.is_some() && s.at > active.0 && s.at < active.1)
+        .map(|s| s.bytes)
+        .sum();
+    let own = judgement.bucket.filter(|b| b.explained >= thresholds::EXPLAINED);
+    let is_met = |rate: &Estimate| {
+        let near = |x: f64| (x / rate.value - 1.0).abs() < SAME_LIMIT;
+        let by_amount = judgement.lost as u64 >= MANY_DROPS && near(through / (active.1 - active.0));
+        own.is_some_and(|b| near(b.rate.value)) || by_amount
+    };
     let limit = match known.limit {
-        Limit::Policer { rate, burst, coupling, .. } if goes_on(&rate) => {
-            let fit = bucket::Fit { is_depth_known: false, ..fit };
+        Limit::Policer { rate, burst, fit, coupling } if is_met(&rate) => {
+            let fit = bucket::Fit { is_depth_known: false, drops: judgement.lost, ..own.unwrap_or(fit) };
             Limit::Policer { rate, burst, fit, coupling }
         }
-        Limit::Shaper { rate, .. } if goes_on(&rate) => known.limit,
+        Limit::Shaper { rate, .. } if is_met(&rate) => known.limit,
         Limit::Policer { .. } | Limit::Shaper { .. } | Limit::Packets { .. } | Limit::Shallow { .. } => {
             return None;
         }
     };
-    let lost = || samples.iter().filter(|s| known.class.holds(s) && s.delay.is_none()).map(|s| s.at);
-    let active = (lost().next()?, lost().next_back()?);
     let is_udp = known.transport == Some(Transport::Udp);
     let control = is_udp.then(|| control(samples, known.class, active, all)).flatten();
     Some(Limited { limit, judgement, control, active, goes_on: true, ..known.clone() })
