@@ -53,14 +53,8 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     let too_many = |n: u64| {
         n >= thresholds::SPOILED_PROBES && n as f64 > thresholds::SPOILED_SHARE * (sent + missed) as f64
     };
-    let stalled: f64 = case
-        .evidence
-        .host
-        .iter()
-        .filter(|event| event.what == HostFault::Stalled && !asleep(event.from, event.to))
-        .map(|event| event.to.since(event.from))
-        .sum::<Duration>()
-        .as_secs_f64();
+    let stalls = |of: HostFault| case.evidence.host.iter().filter(move |event| event.what == of);
+    let stalled = in_all(stalls(HostFault::Stalled).filter(|event| !asleep(event.from, event.to)));
     let length = case.evidence.last.map_or(0.0, |last| case.evidence.seconds(last));
     let mut claims = Vec::new();
     if too_many(here)
@@ -73,14 +67,7 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
         );
         claims.push(claim(Side::Client, says, stalled, here));
     }
-    let listener_s: f64 = case
-        .evidence
-        .host
-        .iter()
-        .filter(|event| event.what == HostFault::ListenerStalled)
-        .map(|event| event.to.since(event.from))
-        .sum::<Duration>()
-        .as_secs_f64();
+    let listener_s = in_all(stalls(HostFault::ListenerStalled));
     if listener_s > thresholds::STALLED_SHARE * length || listener_s >= thresholds::STALLED_FOR {
         let says =
             format!("the listener's host was too busy to answer for {listener_s:.1} s, by its own clocks");
@@ -92,6 +79,19 @@ pub(in crate::causes) fn detect(case: &Case<'_>) -> Vec<Claim> {
     claims
 }
 
+/// Seconds in which any of these went on: each flow tells the same stall of the listener.
+fn in_all<'e>(events: impl Iterator<Item = &'e HostEvent>) -> f64 {
+    let mut spans: Vec<(Timestamp, Timestamp)> = events.map(|event| (event.from, event.to)).collect();
+    spans.sort_unstable();
+    let mut end = Timestamp::default();
+    let mut sum = Duration::ZERO;
+    for (from, to) in spans {
+        sum += to.since(from.max(end));
+        end = end.max(to);
+    }
+    sum.as_secs_f64()
+}
+
 fn claim(side: Side, says: String, length: f64, packets: u64) -> Claim {
     Claim::new(Cause::HostStalled, side)
         .because(Evidence { says, ..Evidence::default() })
@@ -101,4 +101,20 @@ fn claim(side: Side, says: String, length: f64, packets: u64) -> Claim {
             ..Parameters::default()
         })
         .rather_than(Cause::LossyPath, "the packets were spoiled by a host, not by the path")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_that_several_flows_tell_is_one() {
+        let event = |from: u64, to: u64| HostEvent {
+            from: Timestamp(from * 1_000_000_000),
+            to: Timestamp(to * 1_000_000_000),
+            what: HostFault::ListenerStalled,
+        };
+        let events = [event(10, 13), event(11, 13), event(12, 14), event(20, 21), event(10, 12)];
+        assert!((in_all(events.iter()) - 5.0).abs() < 1e-9, "{}", in_all(events.iter()));
+    }
 }
